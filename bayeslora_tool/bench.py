@@ -1,0 +1,384 @@
+"""What doubt costs and what it is worth: every estimator against the common practice, in one run.
+
+Contestants take turns, round after round, so that a busy machine slows all of them alike; figures
+are medians over rounds of ratios taken within a round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from scipy import stats
+from transformers import pipeline
+
+from bayeslora_tool.backbone import find_backbone
+from bayeslora_tool.classifier import BayesLoRAClassifier
+from bayeslora_tool.loading import load_adapter, load_backbone, load_tokenizer, quiet
+from bayeslora_tool.policy import Policy, Preset, decide
+from bayeslora_tool.posterior import AdapterPosterior
+from bayeslora_tool.prediction import Prediction
+
+BASELINE = "deterministic"
+Call = Callable[[], Any]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant.
+
+    Attributes:
+        name: Estimator and draws, or the practice it stands for.
+        passes: Time over that of one deterministic pass on the same texts.
+        texts_per_second: On those texts.
+        p50_ms, p95_ms: Latency of one short text.
+        peak_mb: Resident memory at its peak, over that before the call.
+        rank_correlation: Spearman, of the variances with those of the reference draws.
+        equal_routes: Share of texts routed as by the reference draws.
+    """
+
+    name: str
+    passes: float
+    texts_per_second: float
+    p50_ms: float
+    p95_ms: float
+    peak_mb: float
+    rank_correlation: float | None = None
+    equal_routes: float | None = None
+
+
+def run_bench(
+    preset: Preset,
+    texts: Sequence[str],
+    *,
+    draws: Sequence[int] = (10, 20, 50),
+    rounds: int = 5,
+    reference_texts: int = 200,
+    reference_draws: int = 400,
+    curves: bool = True,
+    progress: Progress = lambda what: None,
+) -> dict[str, Any]:
+    """Measure; returns plain data for JSON.
+
+    Args:
+        preset: Adapter and policy.
+        texts: To score; routes and variances are compared on the first ``reference_texts``.
+        draws: The T of the Monte Carlo contestants.
+        rounds: Turns that each contestant takes.
+        reference_texts: See ``texts``.
+        reference_draws: Draws that stand for infinitely many.
+        curves: Also how cost grows with T, batch, length and labels.
+        progress: Called with what begins now.
+    """
+    texts = list(texts)
+    # Estimators are compared here, so the thresholds must not insist on theirs.
+    preset = replace(preset, policy=replace(preset.policy, calibrated_for=None))
+    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, policy=preset.policy)
+    progress("preparing the contestants")
+    contestants = _contestants(classifier, preset, draws)
+    short = min(texts, key=lambda text: abs(len(classifier.tokenizer(text)["input_ids"]) - 12))
+
+    speed = _take_turns(
+        {name: partial(run, texts) for name, run in contestants.items()}, rounds, progress
+    )
+    progress("latency of one text")
+    latency = _take_turns(
+        {name: partial(run, [short]) for name, run in contestants.items()}, 15, None
+    )
+    progress("peak memory")
+    memory = {name: _peak_mb(partial(run, texts)) for name, run in contestants.items()}
+    progress(f"reference: {reference_draws} draws of {min(reference_texts, len(texts))} texts")
+    agreement = _agreement(classifier, preset, texts[:reference_texts], draws, reference_draws)
+    rows = [
+        Row(
+            name=name,
+            passes=_ratio(speed, name),
+            texts_per_second=len(texts) / median(speed[name]),
+            p50_ms=1e3 * float(np.quantile(latency[name], 0.5)),
+            p95_ms=1e3 * float(np.quantile(latency[name], 0.95)),
+            peak_mb=memory[name],
+            **agreement.get(name, {}),
+        )
+        for name in contestants
+    ]
+    progress("special cases")
+    result: dict[str, Any] = {
+        "adapter": preset.adapter,
+        "device": str(classifier.network.device),
+        "threads": torch.get_num_threads(),
+        "texts": len(texts),
+        "mean_tokens": float(np.mean([p.n_tokens for p in classifier.predict(texts)])),
+        "rounds": rounds,
+        "reference": {"texts": min(reference_texts, len(texts)), "draws": reference_draws},
+        "rows": [asdict(row) for row in rows],
+        "cases": _cases(classifier, texts, short, rounds, speed),
+    }
+    if curves:
+        result["curves"] = _curves(classifier, texts, progress)
+    return result
+
+
+def _contestants(
+    classifier: BayesLoRAClassifier, preset: Preset, draws: Sequence[int]
+) -> dict[str, Callable[[list[str]], Any]]:
+    def ours(estimator: Any, n_draws: int | None = None) -> Callable[[list[str]], Any]:
+        return lambda texts: classifier.predict(texts, estimator=estimator, n_draws=n_draws)
+
+    own = {
+        BASELINE: ours("deterministic"),
+        "linearized": ours("linearized"),
+        "adaptive": ours("adaptive", ADAPTIVE_MOST),
+        **{f"monte_carlo T={n}": ours("monte_carlo", n) for n in draws},
+    }
+    return own | {
+        "PEFT train mode T=20": _train_mode(classifier, preset, 20),
+        "pipeline, no doubt": _pipeline(classifier, preset),
+    }
+
+
+ADAPTIVE_MOST = 128
+
+
+def _train_mode(
+    classifier: BayesLoRAClassifier, preset: Preset, n_draws: int
+) -> Callable[[list[str]], Any]:
+    """The common practice: dropout modules in train mode, T passes one after the other."""
+    loaded = load_adapter(preset.adapter)
+    for layer in loaded.model.modules():
+        if isinstance(layer, LoraLayer):
+            for name in layer.lora_A:
+                layer.lora_dropout[name] = torch.nn.Dropout(classifier.posterior.dropout).train()
+    device = next(loaded.model.parameters()).device
+
+    def run(texts: list[str]) -> list[Any]:
+        results = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), 32):
+                batch = loaded.tokenizer(
+                    texts[start : start + 32], padding=True, truncation=True, return_tensors="pt"
+                ).to(device)
+                passes = [loaded.model(**batch).logits.softmax(-1) for _ in range(n_draws)]
+                stack = torch.stack(passes)
+                results.append((stack.mean(0).tolist(), stack.var(0).tolist()))
+        return results
+
+    return run
+
+
+def _pipeline(classifier: BayesLoRAClassifier, preset: Preset) -> Callable[[list[str]], Any]:
+    """Transformers' own, on the merged model (its fastest form), at its best batch size."""
+    loaded = load_adapter(preset.adapter)
+    merged: Any = loaded.model.merge_and_unload()  # type: ignore[operator]
+    with quiet():
+        classify = pipeline("text-classification", model=merged, tokenizer=loaded.tokenizer)
+    best: list[int] = []
+
+    def run(texts: list[str]) -> Any:
+        if len(texts) == 1:
+            return classify(texts)
+        if not best:
+            sizes = (1, 4, 8, 16, 32, 64)
+            calls: dict[str, Call] = {str(n): partial(classify, texts, batch_size=n) for n in sizes}
+            times = _take_turns(calls, 3, None)
+            best.append(min(sizes, key=lambda n: median(times[str(n)])))
+        return classify(texts, batch_size=best[0])
+
+    return run
+
+
+def _take_turns(
+    calls: dict[str, Call], rounds: int, progress: Progress | None
+) -> dict[str, list[float]]:
+    """Seconds of each call in each round, after one unmeasured round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        if progress:
+            progress(f"round {turn} of {rounds}" if turn else "warming up")
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _ratio(times: dict[str, list[float]], name: str, base: str = BASELINE) -> float:
+    return median(a / b for a, b in zip(times[name], times[base], strict=True))
+
+
+def _peak_mb(call: Call) -> float:
+    """Resident memory at its peak during the call, over that before, sampled each 2 ms."""
+    process, done = psutil.Process(), threading.Event()
+    before = peak = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return (peak - before) / 1e6
+
+
+def _agreement(
+    classifier: BayesLoRAClassifier,
+    preset: Preset,
+    texts: list[str],
+    draws: Sequence[int],
+    reference_draws: int,
+) -> dict[str, dict[str, float]]:
+    reference = classifier.predict(texts, estimator="monte_carlo", n_draws=reference_draws)
+    # Other draws than the reference's, or Monte Carlo would be compared with itself.
+    found = {
+        "linearized": classifier.predict(texts, estimator="linearized"),
+        "adaptive": classifier.predict(texts, estimator="adaptive", n_draws=ADAPTIVE_MOST, seed=1),
+    } | {
+        f"monte_carlo T={n}": classifier.predict(texts, estimator="monte_carlo", n_draws=n, seed=1)
+        for n in draws
+    }
+    return {
+        name: {
+            "rank_correlation": rank_correlation(predictions, reference),
+            "equal_routes": equal_routes(predictions, reference, preset.policy),
+        }
+        for name, predictions in found.items()
+    }
+
+
+def rank_correlation(found: Sequence[Prediction], reference: Sequence[Prediction]) -> float:
+    """Spearman correlation of the variances."""
+    pairs = [[p.variance for p in predictions] for predictions in (found, reference)]
+    return float(stats.spearmanr(*pairs).statistic)
+
+
+def equal_routes(
+    found: Sequence[Prediction], reference: Sequence[Prediction], policy: Policy
+) -> float:
+    """Share of texts with the same action, and the same label if that is to proceed."""
+    same = 0
+    for p, q in zip(found, reference, strict=True):
+        a, b = decide(p, policy).action, decide(q, policy).action
+        same += a == b and (a != "proceed" or p.label == q.label)
+    return same / len(found)
+
+
+def _cases(
+    classifier: BayesLoRAClassifier,
+    texts: list[str],
+    short: str,
+    rounds: int,
+    speed: dict[str, list[float]],
+) -> list[dict[str, Any]]:
+    """The questions a reader asks, each with the figure we set out to reach."""
+    batch = sorted(texts, key=len)[len(texts) // 2 :][:32]
+    times = _take_turns(
+        {
+            BASELINE: lambda: classifier.predict(batch, estimator="deterministic"),
+            "linearized": lambda: classifier.predict(batch, estimator="linearized"),
+        },
+        4 * rounds,
+        None,
+    )
+    one = _take_turns(
+        {
+            BASELINE: lambda: classifier.predict([short], estimator="deterministic"),
+            "T=20": lambda: classifier.predict([short], estimator="monte_carlo", n_draws=20),
+        },
+        10 * rounds,
+        None,
+    )
+    many = (texts * 64)[:64]
+
+    async def concurrent() -> None:
+        await asyncio.gather(*(classifier.apredict([text]) for text in many))
+
+    callers = _take_turns(
+        {
+            "sequential": lambda: [classifier.predict([text]) for text in many],
+            "concurrent": lambda: asyncio.run(concurrent()),
+        },
+        rounds,
+        None,
+    )
+    long = ["word " * 600] * 8
+    peak = _peak_mb(lambda: classifier.predict(long, estimator="monte_carlo", n_draws=64))
+    n_short = len(classifier.tokenizer(short)["input_ids"])
+    return [
+        _case(f"linearized, batch of {len(batch)}, in passes", _ratio(times, "linearized"), "<=",
+              2.2),
+        _case(f"T=20 on one text of {n_short} tokens, in passes", _ratio(one, "T=20"), "<=", 8),
+        _case("linearized against the pipeline without doubt, throughput",
+              _ratio(speed, "pipeline, no doubt", "linearized"), ">=", 1),
+        _case("adaptive, in passes", _ratio(speed, "adaptive"), "<=", 3),
+        _case("64 concurrent apredict against 64 predict, throughput",
+              _ratio(callers, "sequential", "concurrent"), ">=", 3),
+        _case(f"peak memory in MB, {len(long)} texts of {classifier.max_tokens} tokens, T=64",
+              peak, "<=", 1500),
+    ]  # fmt: skip
+
+
+def _case(what: str, value: float, sign: str, target: float) -> dict[str, Any]:
+    reached = value <= target if sign == "<=" else value >= target
+    return {"what": what, "value": value, "target": f"{sign} {target:g}", "reached": reached}
+
+
+def _curves(
+    classifier: BayesLoRAClassifier, texts: list[str], progress: Progress
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Milliseconds a text, by what grows: {axis: {contestant: [[x, ms], ...]}}."""
+    some = (texts * 32)[:32]
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+
+    def measure(axis: str, x: float, batch: list[str], on: BayesLoRAClassifier, n: int) -> None:
+        progress(f"cost by {axis}: {x:g}")
+        calls: dict[str, Call] = {
+            name: partial(on.predict, batch, estimator=name, n_draws=n)
+            for name in ("deterministic", "linearized", "monte_carlo")
+        }
+        for name, seconds in _take_turns(calls, 3, None).items():
+            points = curves.setdefault(axis, {}).setdefault(name, [])
+            points.append([x, 1e3 * median(seconds) / len(batch)])
+
+    for n in (2, 5, 10, 20, 40):
+        measure("draws T", n, some, classifier, n)
+    for n in (1, 4, 16, 64):
+        measure("texts in a call", n, (texts * 64)[:n], classifier, 20)
+    for n in (8, 32, 128, 512):
+        length = min(n, classifier.max_tokens)
+        measure("tokens a text", length, ["word " * (length - 2)] * 2, classifier, 20)
+    for n in (2, 20, 200, 2000):
+        measure("labels", n, some[:8], _with_labels(classifier, n), 20)
+    return curves
+
+
+def _with_labels(classifier: BayesLoRAClassifier, n: int) -> BayesLoRAClassifier:
+    """An untrained adapter like the classifier's, with a head of n labels: costs the same."""
+    record = classifier.manifest.backbone if classifier.manifest else None
+    folder = find_backbone(record.name if record else "", record.revision if record else None)
+    labels = [str(i) for i in range(n)]
+    rank = next(m.down.shape[0] for m in classifier.network.model.modules() if hasattr(m, "down"))
+    with quiet():
+        model = get_peft_model(
+            load_backbone(folder, labels),
+            LoraConfig(task_type="SEQ_CLS", r=rank, target_modules="all-linear"),
+        )
+    posterior = AdapterPosterior(model, dropout=classifier.posterior.dropout)
+    return BayesLoRAClassifier(model, load_tokenizer(folder), labels, posterior)

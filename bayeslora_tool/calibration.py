@@ -1,0 +1,216 @@
+"""Calibrates an adapter: temperature, then thresholds with a guarantee, written where they belong.
+
+Scores the texts and keeps the books; the statistics are in ``guarantee.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from bayeslora_tool.backbone import sha256
+from bayeslora_tool.classifier import BayesLoRAClassifier
+from bayeslora_tool.dataset import LabelledText, normal_text
+from bayeslora_tool.guarantee import (
+    Goal,
+    Result,
+    Scores,
+    calibrate,
+    calibrate_load,
+    fit_temperature,
+)
+from bayeslora_tool.loading import find_adapter_folder
+from bayeslora_tool.manifest import CalibrationRecord
+from bayeslora_tool.policy import Policy, Preset, Scoring
+from bayeslora_tool.prediction import Prediction
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found: the record for the manifest, and the preset that uses it."""
+
+    record: CalibrationRecord
+    result: Result
+    preset: Preset
+
+
+def calibrate_adapter(
+    classifier: BayesLoRAClassifier,
+    examples: Sequence[LabelledText],
+    out_of_scope: Sequence[str] = (),
+    *,
+    adapter: str,
+    goal: Goal,
+    max_escalation: float | None = None,
+    scoring: Scoring | None = None,
+    files: Sequence[Path] = (),
+    seed: int = 0,
+    progress: Progress = lambda n: None,
+) -> Calibrated:
+    """Fit the temperature and choose thresholds; leaves the classifier at that temperature.
+
+    Args:
+        classifier: Of an adapter with a manifest.
+        examples: Labelled texts that neither trained the adapter nor chose its epoch.
+        out_of_scope: Texts that no label fits; each that proceeds counts as an error.
+        adapter: How the preset names the adapter.
+        goal: What to guarantee.
+        max_escalation: Cap the reviewers' load instead of the risk; see ``calibrate_load``.
+        scoring: What the thresholds shall hold for.
+        files: That the texts came from, for the record.
+        seed: Of the split into tuning and testing texts.
+        progress: Called with the number of texts done since the last call; each text counts twice.
+
+    Raises:
+        ValueError: A label the classifier does not know, one class only, too few texts, or no
+            manifest to write the result into.
+    """
+    if classifier.manifest is None:
+        raise ValueError(
+            "the adapter has no bayeslora.json, so a calibration could not be tied to its weights; "
+            "train it with `bayeslora train`"
+        )
+    scoring = scoring or classifier.scoring
+    labels = {label: i for i, label in enumerate(classifier.labels)}
+    for example in examples:
+        if example.label not in labels:
+            raise ValueError(
+                f"line {example.line}: label {example.label!r} is not one of the classifier's "
+                f"{len(labels)}: {', '.join(list(labels)[:5])}, ...; give texts that no label fits "
+                f"as out-of-scope texts"
+            )
+    if len({example.label for example in examples}) < 2:
+        raise ValueError("the calibration texts hold one class only; they must be like the texts "
+                         "to come")  # fmt: skip
+    classifier.temperature = 1.0
+    texts = [example.text for example in examples]
+    gold = np.array([labels[example.label] for example in examples])
+    classifier.temperature = fit_temperature(_logits(classifier, texts, progress), gold)
+    scores = to_scores(
+        predict_all(classifier, [*texts, *out_of_scope], scoring, progress),
+        [*(example.label for example in examples), *([None] * len(out_of_scope))],
+    )
+    if max_escalation is None:
+        result = calibrate(scores, goal, seed=seed)
+    else:
+        result = calibrate_load(scores, max_escalation=max_escalation, delta=goal.delta, seed=seed)
+    thresholds = result.thresholds
+    scored_by = classifier.scored_by(scoring)
+    record = CalibrationRecord(
+        temperature=classifier.temperature,
+        scored_by=scored_by,
+        tau_conf=thresholds.tau_conf,
+        tau_var=thresholds.tau_var,
+        tau_novelty=thresholds.tau_novelty,
+        target_risk=goal.target_risk if max_escalation is None else None,
+        max_escalation=max_escalation,
+        max_out_of_scope=goal.max_out_of_scope,
+        delta=goal.delta,
+        coverage=result.coverage,
+        risk=result.risk,
+        risk_bound=result.risk_bound,
+        out_of_scope=result.out_of_scope,
+        n_tuning=result.n_tuning,
+        n_testing=result.n_testing,
+        data_sha256={path.name: sha256(path) for path in files},
+    )
+    policy = Policy(
+        tau_conf=thresholds.tau_conf,
+        tau_var=thresholds.tau_var,
+        tau_novelty=thresholds.tau_novelty,
+        calibrated_for=scored_by,
+    )
+    return Calibrated(record, result, Preset(policy=policy, scoring=scoring, adapter=adapter))
+
+
+def write_calibration(calibrated: Calibrated, folder: Path, preset: Path) -> None:
+    """Write the record into the adapter's ``bayeslora.json``, and the preset as YAML.
+
+    Raises:
+        ValueError: The goal was not reached: there is nothing to rely on.
+    """
+    if not calibrated.result.feasible:
+        raise ValueError("the goal was not reached, so no thresholds were written")
+    from bayeslora_tool.manifest import read_manifest
+
+    manifest = read_manifest(find_adapter_folder(folder))
+    assert manifest is not None
+    manifest.model_copy(update={"calibration": calibrated.record}).write(folder)
+    preset.write_text(preset_yaml(calibrated), encoding="utf-8")
+
+
+def preset_yaml(calibrated: Calibrated) -> str:
+    """The preset as YAML, with what it promises on top."""
+    r, preset = calibrated.record, calibrated.preset
+    if r.max_escalation is None:
+        promise = f"at most {r.target_risk:.1%} wrong among what proceeds"
+    else:
+        promise = f"at most {r.max_escalation:.1%} of texts do not proceed"
+    if r.max_out_of_scope is not None:
+        promise += f", at most {r.max_out_of_scope:.1%} of out-of-scope texts proceed"
+    seen = f"{r.coverage:.1%} of ordinary texts proceeded, {r.risk:.2%} of what proceeded was wrong"
+    if r.out_of_scope is not None:
+        seen += f", {r.out_of_scope:.1%} of the out-of-scope texts proceeded"
+    head = (
+        f"# By `bayeslora calibrate`: {promise},\n"
+        f"# with {1 - r.delta:.0%} confidence, for texts like the {r.n_tuning + r.n_testing} of "
+        f"{', '.join(r.data_sha256) or 'the calibration'}.\n"
+        f"# On the {r.n_testing} that the promise rests on, {seen}.\n"
+    )
+    content = {
+        "adapter": preset.adapter,
+        "scoring": asdict(preset.scoring),
+        "policy": asdict(preset.policy),
+    }
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> Scores:
+    """Predictions beside the right labels; None marks an out-of-scope text."""
+    novelty = np.array([p.novelty for p in predictions], dtype=float)  # None becomes NaN
+    return Scores(
+        confidence=np.array([p.confidence for p in predictions]),
+        # No threshold lets a truncated text proceed.
+        variance=np.array([1.0 if p.truncated else p.variance for p in predictions]),
+        novelty=None if np.isnan(novelty).any() else novelty,
+        correct=np.array([p.label == label for p, label in zip(predictions, gold, strict=True)]),
+        in_scope=np.array([label is not None for label in gold]),
+    )
+
+
+def recurring(examples: Sequence[LabelledText], train: Sequence[LabelledText]) -> tuple[int, int]:
+    """How many texts recur in the training texts, and how many repeat another of their own."""
+    seen = {normal_text(example.text) for example in train}
+    own = Counter(normal_text(example.text) for example in examples)
+    return sum(text in seen for text in own.elements()), sum(n - 1 for n in own.values())
+
+
+def predict_all(
+    classifier: BayesLoRAClassifier, texts: Sequence[str], scoring: Scoring, progress: Progress
+) -> list[Prediction]:
+    """Predictions of many texts, telling ``progress`` how many are done."""
+    predictions: list[Prediction] = []
+    for start in range(0, len(texts), 256):
+        some = texts[start : start + 256]
+        predictions += classifier.predict(
+            some, n_draws=scoring.n_draws, seed=scoring.seed, estimator=scoring.estimator
+        )
+        progress(len(some))
+    return predictions
+
+
+def _logits(classifier: BayesLoRAClassifier, texts: Sequence[str], progress: Progress) -> Any:
+    parts = []
+    for start in range(0, len(texts), 256):
+        some = texts[start : start + 256]
+        parts.append(classifier.passes(some).logits.numpy())
+        progress(len(some))
+    return np.concatenate(parts)

@@ -1,0 +1,345 @@
+"""Text in, predictions out: the one file that joins tokenizer, posterior and estimator."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from bayeslora_tool import estimators
+from bayeslora_tool.batching import MicroBatcher
+from bayeslora_tool.encoding import Encoded, Encoder, batches, check_texts
+from bayeslora_tool.golden import check_golden
+from bayeslora_tool.loading import load_adapter
+from bayeslora_tool.manifest import FILE_NAME, Manifest
+from bayeslora_tool.network import Network, Pass
+from bayeslora_tool.novelty import Novelty
+from bayeslora_tool.policy import Estimator, Policy, Scoring
+from bayeslora_tool.posterior import AdapterPosterior, Placement, Scope
+from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.settings import parse
+
+logger = logging.getLogger(__name__)
+
+# Texts x tokens of one batch: bounds memory, whatever comes.
+TOKENS_PER_PASS = 4096
+
+
+class BayesLoRAClassifier:
+    """A LoRA-adapted classifier that says how much its adapter doubts.
+
+    Thread-safe: the model stays in eval mode, and noise reaches only the pass that asked for it.
+    Use :meth:`from_pretrained`; the constructor is for a model you hold already.
+
+    Args:
+        model: PEFT sequence classifier. It is fused in place (see ``fused.py``): it serves
+            inference from here on, and PEFT can no longer save its adapter.
+        tokenizer: Of the backbone.
+        labels: Class names, in the order of the logits.
+        posterior: Attached to ``model``.
+        scoring: What :meth:`predict` does unless told otherwise.
+        policy: Whose thresholds the ``adaptive`` estimator draws for.
+        manifest: The adapter's ``bayeslora.json``, if it has one.
+        novelty: Distances to its training set, if they were fitted.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        posterior: AdapterPosterior,
+        *,
+        scoring: Scoring | None = None,
+        policy: Policy | None = None,
+        manifest: Manifest | None = None,
+        novelty: Novelty | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.labels = tuple(labels)
+        self.posterior = posterior
+        self.scoring = scoring or Scoring()
+        self.policy = policy
+        self.manifest = manifest
+        self.novelty = novelty
+        limit = tokenizer.model_max_length
+        self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
+        self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
+        self._batcher: MicroBatcher[tuple[Scoring, Policy | None], str, Prediction] = MicroBatcher(
+            lambda how, texts: self._predict(texts, *how)
+        )
+
+    @property
+    def temperature(self) -> float:
+        """Divides the logits; set by ``bayeslora calibrate``, else 1."""
+        return self.network.temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"`temperature` (={value!r}) must be a finite number > 0")
+        self.network.temperature = value
+
+    def scored_by(self, scoring: Scoring | None = None) -> str:
+        """Everything a prediction depends on besides its text, in one line.
+
+        See ``Policy.calibrated_for``.
+        """
+        scoring, posterior = scoring or self.scoring, self.posterior
+        files = self.manifest.adapter_files if self.manifest else {"unverified": "unverified"}
+        digest = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()[:12]
+        parts = [
+            f"adapter {digest}",
+            f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}",
+            f"temperature {self.temperature:.6g}",
+            scoring.estimator,
+        ]
+        if scoring.estimator in ("monte_carlo", "adaptive"):
+            parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
+        if scoring.estimator == "adaptive":
+            parts.append(f"error={scoring.error:g}")
+        dtype = next(self.network.model.parameters()).dtype
+        return ", ".join(parts if dtype == torch.float32 else [*parts, str(dtype)])
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        base: str | Path | None = None,
+        placement: Placement | None = None,
+        scope: Scope | None = None,
+        dropout: float | None = None,
+        labels: Sequence[str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        scoring: Scoring | None = None,
+        policy: Policy | None = None,
+    ) -> Self:
+        """Load a bundled adapter, a folder, or a hub repository, and verify it.
+
+        Args:
+            name_or_path: ``"sentiment"``, ``"intents"``, a folder, or a hub id.
+            base: Backbone folder or hub name, instead of the one the adapter names.
+            placement: Override the recorded noise (default: the manifest's; ``"input"`` for a
+                plain PEFT adapter, which is what PEFT trained it with).
+            scope: As ``placement`` (plain PEFT adapter: ``"token"``).
+            dropout: Override the recorded rate, in (0, 1).
+            labels: Class names for a plain PEFT adapter.
+            device: None takes CUDA where there is one.
+            dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32.
+            scoring: Draws, seed and estimator that :meth:`predict` uses unless told otherwise.
+            policy: Whose thresholds the ``adaptive`` estimator draws for.
+
+        Raises:
+            FileNotFoundError: Adapter or backbone not found.
+            ValueError: A file is not the recorded one, the golden predictions do not come out, or
+                the adapter has no usable posterior; the message says what to do.
+        """
+        loaded = load_adapter(name_or_path, base=base, labels=labels, device=device, dtype=dtype)
+        recorded = loaded.manifest.posterior if loaded.manifest else None
+        posterior = AdapterPosterior(
+            loaded.model,
+            placement=placement or (recorded.placement if recorded else "input"),
+            scope=scope or (recorded.scope if recorded else "token"),
+            dropout=dropout if dropout is not None or not recorded else recorded.dropout,
+        )
+        classifier = cls(
+            loaded.model,
+            loaded.tokenizer,
+            loaded.labels,
+            posterior,
+            scoring=scoring,
+            policy=policy,
+            manifest=loaded.manifest,
+            novelty=loaded.novelty,
+        )
+        if loaded.manifest is None:
+            logger.warning(
+                "%s has no %s: its labels, backbone and weights are unverified", loaded.folder,
+                FILE_NAME,
+            )  # fmt: skip
+        else:
+            check_golden(classifier, loaded.manifest, exact=dtype in (None, torch.float32))
+            if loaded.manifest.calibration is not None:  # golden predictions come from before it
+                classifier.temperature = loaded.manifest.calibration.temperature
+        return classifier
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        n_draws: int | None = None,
+        seed: int | None = None,
+        estimator: Estimator | None = None,
+        policy: Policy | None = None,
+    ) -> list[Prediction]:
+        """Classify texts with doubt.
+
+        Args:
+            texts: A list of non-empty strings. One longer than the model reads is scored on its
+                beginning and marked ``truncated``, which no policy lets proceed.
+            n_draws: Draws T, >= 2; for ``adaptive`` the most it takes. None takes
+                ``self.scoring``'s, as do the next two.
+            seed: Of the draws, >= 0.
+            estimator: ``"linearized"`` (about two passes, no sampling noise), ``"monte_carlo"``
+                (T passes), ``"adaptive"`` (linearized, then draws for texts near a threshold), or
+                ``"deterministic"`` (one pass, no variance).
+            policy: Whose thresholds ``adaptive`` draws for; None takes ``self.policy``.
+
+        Returns:
+            One prediction a text, in the caller's order. A text's prediction depends on nothing
+            but itself and these arguments (up to float rounding, about 1e-6).
+
+        Raises:
+            TypeError: ``texts`` is one string, or holds something else than strings.
+            ValueError: A text that cannot be read, an argument out of range, or ``adaptive``
+                without a policy.
+        """
+        scoring, policy = self._how(n_draws, seed, estimator, policy)
+        return self._predict(texts, scoring, policy)
+
+    async def apredict(
+        self,
+        texts: Sequence[str],
+        *,
+        n_draws: int | None = None,
+        seed: int | None = None,
+        estimator: Estimator | None = None,
+        policy: Policy | None = None,
+    ) -> list[Prediction]:
+        """:meth:`predict` for concurrent callers: what waits at the same time is scored together.
+
+        A cancelled call is dropped unless its pass has begun; one that fails fails alone.
+
+        Raises:
+            OverloadedError: Over a thousand calls wait already.
+            TypeError, ValueError: As :meth:`predict`.
+        """
+        check_texts(texts)
+        how = self._how(n_draws, seed, estimator, policy)
+        return await asyncio.wrap_future(self._batcher.submit(how, texts))
+
+    def draw(self, texts: Sequence[str], *, n_draws: int = 20, seed: int = 0) -> Tensor:
+        """Class probabilities of every draw: (T, B, C), float64, texts in the caller's order."""
+        scoring, _ = self._how(n_draws, seed, "monte_carlo", None)
+        encoded = self.network.encoder.encode(texts)
+        result = torch.empty(scoring.n_draws, len(encoded), len(self.labels), dtype=torch.float64)
+        for batch in batches(encoded, TOKENS_PER_PASS):
+            rows = [text.position for text in batch]
+            result[:, rows] = self.network.draw(batch, scoring.seed, range(scoring.n_draws))
+        return result
+
+    def passes(self, texts: Sequence[str]) -> Pass:
+        """Logits and features without noise, texts in the caller's order."""
+        encoded = self.network.encoder.encode(texts)
+        rows, parts = [], []
+        for batch in batches(encoded, TOKENS_PER_PASS):
+            rows += [text.position for text in batch]
+            parts.append(self.network.deterministic(batch))
+        order = torch.tensor(rows).argsort()
+        return Pass(*(torch.cat(part)[order] for part in zip(*parts, strict=True)))
+
+    def _how(
+        self,
+        n_draws: int | None,
+        seed: int | None,
+        estimator: Estimator | None,
+        policy: Policy | None,
+    ) -> tuple[Scoring, Policy | None]:
+        given = {"n_draws": n_draws, "seed": seed, "estimator": estimator}
+        given = {name: value for name, value in given.items() if value is not None}
+        scoring = self.scoring
+        if given:
+            scoring = parse(Scoring, asdict(scoring) | given, source="arguments of predict")
+        policy = policy or self.policy
+        if scoring.estimator == "adaptive" and policy is None:
+            raise ValueError(
+                "estimator='adaptive' draws until a text's route is settled, so it needs the "
+                "thresholds: pass policy=, here or to from_pretrained"
+            )
+        return scoring, policy
+
+    def _predict(
+        self, texts: Sequence[str], scoring: Scoring, policy: Policy | None
+    ) -> list[Prediction]:
+        results: dict[int, Prediction] = {}
+        for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS):
+            for text, prediction in zip(batch, self._score(batch, scoring, policy), strict=True):
+                results[text.position] = prediction
+        return [results[i] for i in range(len(results))]
+
+    def _score(
+        self, batch: list[Encoded], scoring: Scoring, policy: Policy | None
+    ) -> list[Prediction]:
+        network = self.network
+        taken = [0] * len(batch)
+        passed: Pass | None
+        if scoring.estimator == "deterministic":
+            passed = network.deterministic(batch)
+            moments = estimators.deterministic(passed.probabilities)
+        elif scoring.estimator == "monte_carlo":
+            passed = network.deterministic(batch) if self.novelty else None
+            moments = estimators.monte_carlo(
+                network.draw(batch, scoring.seed, range(scoring.n_draws))
+            )
+            taken = [scoring.n_draws] * len(batch)
+        else:
+            passed, log_odds_variance = network.linearize(batch)
+            moments = estimators.linearized(passed.probabilities, log_odds_variance)
+            if scoring.estimator == "adaptive":
+                assert policy is not None
+                bounds = estimators.linearized_bounds(passed.probabilities, log_odds_variance)
+                undecided = bounds.undecided(policy.tau_conf, policy.tau_var).tolist()
+                rows = [i for i, t in enumerate(batch) if undecided[i] and not t.truncated]
+                draws = self._draw_until_settled([batch[i] for i in rows], scoring, policy)
+                for row, drawn in zip(rows, draws, strict=True):
+                    moments.put(row, estimators.fitted(drawn[:, None]))
+                    taken[row] = len(drawn)
+        novelty: list[float | None] = [None] * len(batch)
+        if self.novelty is not None and passed is not None:
+            novelty = self.novelty.percentile(passed.features).tolist()
+        best = moments.mean.argmax(dim=1).tolist()
+        scored_by = self.scored_by(scoring)
+        return [
+            Prediction(
+                label=self.labels[k],
+                confidence=float(moments.mean[row, k]),
+                variance=float(moments.variance[row, k]),
+                probabilities=dict(zip(self.labels, moments.mean[row].tolist(), strict=True)),
+                entropy=float(moments.entropy[row]),
+                mutual_information=float(moments.mutual_information[row]),
+                n_draws=taken[row],
+                estimator=scoring.estimator,
+                seed=scoring.seed,
+                n_tokens=text.n_tokens,
+                truncated=text.truncated,
+                novelty=novelty[row],
+                scored_by=scored_by,
+            )
+            for row, (text, k) in enumerate(zip(batch, best, strict=True))
+        ]
+
+    def _draw_until_settled(
+        self, batch: list[Encoded], scoring: Scoring, policy: Policy
+    ) -> list[Tensor]:
+        def draw(rows: list[int], draws: range) -> Tensor:
+            return self.network.draw([batch[i] for i in rows], scoring.seed, draws)
+
+        return estimators.draw_until_settled(
+            draw,
+            len(batch),
+            tau_conf=policy.tau_conf,
+            tau_var=policy.tau_var,
+            most=scoring.n_draws,
+            error=scoring.error,
+        )

@@ -1,0 +1,239 @@
+"""From an adapter's name to a PEFT model in eval mode whose every file has been checked.
+
+Knows no noise and no text. Nothing that could run code is read: no pickles, no remote code.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from bayeslora_tool.backbone import backbone_fingerprint, find_adapter, find_backbone
+from bayeslora_tool.manifest import (
+    ADAPTER_FILES,
+    FILE_NAME,
+    NOVELTY_FILE,
+    Manifest,
+    adapter_fingerprint,
+    check_files,
+    read_manifest,
+)
+from bayeslora_tool.novelty import Novelty
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """A model, what belongs to it, and its manifest (None for a plain PEFT adapter)."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...]
+    manifest: Manifest | None
+    novelty: Novelty | None
+    folder: Path
+
+
+def bundled_adapters() -> dict[str, Path]:
+    """Name and folder of each adapter that ships with this package."""
+    root = Path(str(resources.files("bayeslora_tool").joinpath("adapters")))
+    return {p.parent.name: p.parent for p in sorted(root.glob(f"*/{FILE_NAME}"))}
+
+
+def find_adapter_folder(name_or_path: str | Path) -> Path:
+    """Bundled name, folder, or hub id, in this order.
+
+    Raises:
+        FileNotFoundError: None of the three; lists the bundled names.
+        ValueError: The folder holds no PEFT adapter, or only a pickled one.
+    """
+    bundled = bundled_adapters()
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        if str(name_or_path).count("/") != 1 or folder.is_absolute():
+            raise FileNotFoundError(
+                f"no adapter {str(name_or_path)!r}: bundled are {', '.join(bundled)}; otherwise "
+                f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
+            )
+        folder = find_adapter(str(name_or_path))
+    for file in ADAPTER_FILES:
+        if not (folder / file).is_file():
+            pickled = (folder / "adapter_model.bin").exists()
+            hint = "; adapter_model.bin is a pickle and is never read: save it again with PEFT"
+            raise ValueError(f"{folder} is no adapter folder: no {file}{hint if pickled else ''}")
+    return folder
+
+
+def load_adapter(
+    name_or_path: str | Path,
+    *,
+    base: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> LoadedAdapter:
+    """Find, verify and load an adapter on its backbone.
+
+    Args:
+        name_or_path: Bundled name, folder, or hub id.
+        base: Backbone folder or hub name; None takes the one the adapter names.
+        labels: Names of the classes, for an adapter without ``bayeslora.json``.
+        device: None takes CUDA where there is one.
+        dtype: Of the frozen backbone; None is float32.
+
+    Raises:
+        FileNotFoundError: Adapter or backbone not found.
+        ValueError: A fingerprint differs, the head is missing, weights are not finite, keys do not
+            fit the backbone, or ``labels`` do not fit the head.
+    """
+    folder = find_adapter_folder(name_or_path)
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        check_files(
+            manifest.adapter_files, adapter_fingerprint(folder), folder=folder, what="adapter"
+        )
+    weights = _read_weights(folder)
+    n_labels = _head_size(weights, folder)
+    names = _check_labels(manifest, labels, n_labels, folder)
+    base_folder = _find_base(folder, base, manifest)
+    if manifest is not None:
+        found = backbone_fingerprint(base_folder)
+        check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
+    model: nn.Module = load_backbone(base_folder, names, dtype=dtype)
+    with quiet():
+        model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    _check_keys(model, weights, folder)
+    model.eval()
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    novelty = Novelty.load(folder) if (folder / NOVELTY_FILE).is_file() else None
+    return LoadedAdapter(model, load_tokenizer(base_folder), names, manifest, novelty, folder)
+
+
+def load_backbone(
+    folder: Path, labels: Sequence[str], *, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """The backbone with a fresh head for ``labels``, from a local folder, safetensors only."""
+    with quiet():
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            str(folder),
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            dtype=dtype or torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The backbone's tokenizer, from a local folder."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        str(folder), trust_remote_code=False, local_files_only=True
+    )
+    return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what is expected here: a head that is new until the adapter brings it."""
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+            # Missing keys are an error of ours, with the names: see _check_keys.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / "adapter_model.safetensors"
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore or train it again") from None
+    for key, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{path}: tensor {key} holds NaN or infinity, so nothing it predicts can be "
+                f"trusted; train the adapter again (a lower learning rate may help)"
+            )
+    return weights
+
+
+def _head_size(weights: dict[str, Tensor], folder: Path) -> int:
+    heads = [
+        tensor.shape[0]
+        for key, tensor in weights.items()
+        if "lora_" not in key and tensor.dim() == 2 and key.split(".")[2] in ("classifier", "score")
+    ]
+    if not heads:
+        raise ValueError(
+            f"{folder} holds no trained classification head (classifier or score), so its labels "
+            f"would be random; save it with task_type='SEQ_CLS' or modules_to_save=['classifier']"
+        )
+    return int(heads[-1])
+
+
+def _check_labels(
+    manifest: Manifest | None, labels: Sequence[str] | None, n_labels: int, folder: Path
+) -> tuple[str, ...]:
+    if manifest is not None and labels is not None and tuple(labels) != manifest.labels:
+        raise ValueError(f"`labels` differ from those of {folder / FILE_NAME}; leave labels= out")
+    names = manifest.labels if manifest else labels or [f"LABEL_{i}" for i in range(n_labels)]
+    if len(names) != n_labels or len(set(names)) != n_labels:
+        raise ValueError(
+            f"the head of {folder} has {n_labels} classes, but {len(set(names))} different labels "
+            f"are named; give one name a class, in the order of training"
+        )
+    return tuple(names)
+
+
+def _find_base(folder: Path, base: str | Path | None, manifest: Manifest | None) -> Path:
+    if base is not None:
+        return find_backbone(base)
+    if manifest is not None:
+        return find_backbone(manifest.backbone.name, manifest.backbone.revision)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    name = config.get("base_model_name_or_path")
+    if not name:
+        raise ValueError(f"{folder / 'adapter_config.json'} names no base model; pass base=")
+    return find_backbone(name, config.get("revision"))
+
+
+def _check_keys(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    missing, extra = sorted(expected - set(weights)), sorted(set(weights) - expected)
+    if missing or extra:
+        raise ValueError(
+            f"{folder / 'adapter_model.safetensors'} does not fit adapter_config.json: "
+            f"{len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; "
+            f"check that this is the backbone it was trained on"
+        )

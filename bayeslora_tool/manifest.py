@@ -1,0 +1,143 @@
+"""bayeslora.json beside each adapter: what it was trained on, and proof that nothing changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bayeslora_tool.backbone import sha256
+from bayeslora_tool.settings import parse
+
+FILE_NAME = "bayeslora.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+NOVELTY_FILE = "novelty.safetensors"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneRecord(_Part):
+    """The backbone the adapter was trained on: hub name, commit, and SHA-256 of its files."""
+
+    name: str
+    revision: str | None
+    files: dict[str, Sha256]
+
+
+class PosteriorRecord(_Part):
+    """The noise the adapter was trained with; see ``posterior.py`` for the words."""
+
+    placement: Literal["rank", "input"]
+    scope: Literal["sequence", "token"]
+    dropout: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Golden(_Part):
+    """What the adapter said about a probe text on the day it was trained.
+
+    ``confidence`` and ``variance`` are the Monte Carlo moments at ``Manifest.golden_draws`` draws,
+    seed 0; ``deterministic`` is the probability of the label in the pass without noise.
+    """
+
+    text: str
+    label: str
+    deterministic: float
+    confidence: float
+    variance: float
+
+
+class CalibrationRecord(_Part):
+    """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration.py``.
+
+    ``temperature`` divides the logits of every later prediction; ``scored_by`` names the scoring
+    that the thresholds hold for, ``data_sha256`` the file of labelled texts. ``coverage``,
+    ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
+    """
+
+    temperature: Annotated[float, Field(gt=0)]
+    scored_by: str
+    tau_conf: float
+    tau_var: float
+    tau_novelty: float | None
+    target_risk: float | None
+    max_escalation: float | None
+    max_out_of_scope: float | None
+    delta: float
+    coverage: float
+    risk: float
+    risk_bound: float
+    out_of_scope: float | None
+    n_tuning: int
+    n_testing: int
+    data_sha256: dict[str, Sha256]
+
+
+class Manifest(_Part):
+    """The content of ``bayeslora.json``."""
+
+    schema_version: Literal[1] = 1
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    backbone: BackboneRecord
+    adapter_files: dict[str, Sha256]
+    posterior: PosteriorRecord
+    golden_draws: Annotated[int, Field(ge=2)]
+    golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
+    metrics: dict[str, Any]
+    recipe: dict[str, Any]
+    calibration: CalibrationRecord | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write ``bayeslora.json`` into ``folder``."""
+        content = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (folder / FILE_NAME).write_text(content + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read and check ``bayeslora.json``; None when the folder has none.
+
+    Raises:
+        ValueError: Not JSON, an unknown or missing key, a repeated label.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it or train again") from None
+    manifest = parse(Manifest, content, source=str(path))
+    if len(set(manifest.labels)) != len(manifest.labels):
+        raise ValueError(f"{path}: `labels` repeats a name: {manifest.labels}")
+    return manifest
+
+
+def adapter_fingerprint(folder: Path) -> dict[str, str]:
+    """SHA-256 of an adapter's files."""
+    names = [*ADAPTER_FILES, *([NOVELTY_FILE] if (folder / NOVELTY_FILE).is_file() else [])]
+    return {name: sha256(folder / name) for name in names}
+
+
+def check_files(
+    recorded: dict[str, str], found: dict[str, str], *, folder: Path, what: str
+) -> None:
+    """Compare fingerprints.
+
+    Raises:
+        ValueError: A file is missing or differs; names it and says what to do.
+    """
+    for name, digest in recorded.items():
+        if name not in found:
+            raise ValueError(f"{what} {folder} lacks {name}, which {FILE_NAME} records")
+        if found[name] != digest:
+            raise ValueError(
+                f"{what} file {folder / name} is not the one the adapter was trained with: SHA-256 "
+                f"{found[name][:12]}..., recorded {digest[:12]}... in {FILE_NAME}. "
+                f"Remedy: restore the file from its source (reinstall, or download again), pass "
+                f"base= with the right backbone, or train the adapter again on this one"
+            )

@@ -1,0 +1,161 @@
+"""From a prediction to an action. Pure: knows no torch, no graph, no text."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.settings import parse, read_yaml
+
+Action = Literal["proceed", "clarify", "escalate"]
+Estimator = Literal["linearized", "adaptive", "monte_carlo", "deterministic"]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Variance = Annotated[float, Field(ge=0, le=0.25, allow_inf_nan=False)]
+
+_CONFIG = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Policy:
+    """When to let an agent act, ask the user, or call a human.
+
+    Attributes:
+        tau_conf: Least confidence that proceeds, in [0, 1].
+        tau_var: Greatest variance that proceeds, in [0, 0.25]. The scale depends on the adapter,
+            its dropout rate and the estimator: take it from ``bayeslora calibrate``.
+        on_high_variance: What a variance over ``tau_var`` leads to.
+        on_low_confidence: What a confidence under ``tau_conf`` leads to, if the variance is low.
+        max_clarifications: How often the user is asked before a human is, >= 0.
+        tau_novelty: Greatest novelty that proceeds, in [0, 1]; anything farther from the training
+            set escalates. None: no such gate.
+        calibrated_for: The ``Prediction.scored_by`` that the thresholds were calibrated with; a
+            prediction scored otherwise escalates. None: chosen by hand, no check.
+
+    Raises:
+        pydantic.ValidationError: (a ValueError) A value outside its range.
+    """
+
+    tau_conf: Probability
+    tau_var: Variance
+    on_high_variance: Literal["escalate", "clarify"] = "escalate"
+    on_low_confidence: Literal["clarify", "escalate"] = "clarify"
+    max_clarifications: Annotated[int, Field(ge=0)] = 2
+    tau_novelty: Probability | None = None
+    calibrated_for: str | None = None
+
+    @classmethod
+    def from_preset(cls, name_or_path: str | Path) -> Policy:
+        """The policy of a bundled preset (``"intents"``) or of a YAML file.
+
+        Raises:
+            ValueError: Unknown name, unknown key, value out of range.
+            FileNotFoundError: No such file.
+        """
+        return load_preset(name_or_path).policy
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Scoring:
+    """How predictions are computed. Thresholds hold only for the scoring they were chosen with.
+
+    Attributes:
+        estimator: ``linearized`` takes about two passes and has no sampling noise; ``monte_carlo``
+            draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws only for
+            texts near a threshold; ``deterministic`` makes one pass without noise, has no
+            variance, and therefore never proceeds.
+        n_draws: Draws T, >= 2; of ``adaptive`` the most; unused by the other two.
+        seed: Of the draws, in [0, 2**63).
+        error: Of ``adaptive``: probability, in (0, 1), that a text stops being drawn on the wrong
+            side of a threshold.
+    """
+
+    estimator: Estimator = "linearized"
+    n_draws: Annotated[int, Field(ge=2)] = 20
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.005
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Preset:
+    """A policy with the scoring and the adapter its thresholds were chosen for."""
+
+    policy: Policy
+    scoring: Scoring = Scoring()
+    adapter: str = "sentiment"
+
+
+def load_preset(name_or_path: str | Path) -> Preset:
+    """Read a preset; see :meth:`Policy.from_preset` for what it raises."""
+    content, source = read_yaml(name_or_path)
+    return parse(Preset, content, source=f"preset {source}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with one prediction, and a sentence that says why, with the numbers."""
+
+    action: Action
+    reason: str
+
+
+def decide(prediction: Prediction, policy: Policy) -> Decision:
+    """Route one prediction.
+
+    Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where that gate is set,
+    ``novelty <= tau_novelty``. Fails closed: what is not finite, was truncated, or was scored
+    otherwise than the thresholds were calibrated for, escalates whatever the thresholds.
+    """
+    confidence, variance = prediction.confidence, prediction.variance
+    if not (math.isfinite(confidence) and math.isfinite(variance)):
+        return Decision(
+            "escalate",
+            f"The score cannot be trusted: confidence {confidence}, variance {variance} "
+            f"(estimator {prediction.estimator}). A person must decide.",
+        )
+    if prediction.truncated:
+        return Decision(
+            "escalate",
+            f"The text has {prediction.n_tokens} tokens, more than the model reads, so its end was "
+            f"not seen. A person must read it all.",
+        )
+    if policy.calibrated_for not in (None, prediction.scored_by):
+        return Decision(
+            "escalate",
+            f"The thresholds were calibrated for another scoring ({policy.calibrated_for}) than "
+            f"this one ({prediction.scored_by or 'unknown'}), so they promise nothing here. "
+            f"Calibrate again, or score as they were calibrated.",
+        )
+    novelty = math.nan if prediction.novelty is None else prediction.novelty
+    if policy.tau_novelty is not None and not novelty <= policy.tau_novelty:
+        far = (
+            f"farther from the training texts than {novelty:.1%} of ordinary ones (at "
+            f"most {policy.tau_novelty:.1%} proceed)"
+            if math.isfinite(novelty)
+            else "of unknown distance to the training texts"
+        )
+        return Decision(
+            "escalate",
+            f"The text is {far}, so '{prediction.label}' ({confidence:.3f}) may mean nothing. A "
+            f"person must say whether it belongs here.",
+        )
+    steady = variance <= policy.tau_var
+    sure = confidence >= policy.tau_conf
+    seen = (
+        f"'{prediction.label}' with confidence {confidence:.3f} "
+        f"({'>=' if sure else '<'} {policy.tau_conf:.4g}) and variance {variance:.2g} "
+        f"({'<=' if steady else '>'} {policy.tau_var:.3g})"
+    )
+    if steady and sure:
+        return Decision("proceed", f"Sure enough: {seen}.")
+    if not steady:
+        return Decision(
+            policy.on_high_variance,
+            f"The adapter's draws disagree: {seen}. The text may be unlike those it was tuned on.",
+        )
+    rivals = " or ".join(f"'{label}' ({p:.3f})" for label, p in prediction.top(2))
+    return Decision(policy.on_low_confidence, f"Not sure enough: {seen}. It could be {rivals}.")

@@ -1,0 +1,242 @@
+"""Where randomness enters the adapter. Draws masks; knows no tokenizer, no task, no batch order.
+
+A LoRA layer computes ``W x + s B A x``. Dropout on it, kept on at inference, makes every pass a
+draw from an approximate posterior over the adapter's weights (Gal & Ghahramani 2016; BayesLoRA,
+arXiv 2506.22809, section 5)::
+
+    placement "rank"    W x + s B (m * (A x))      m: r numbers
+    placement "input"   W x + s B (A (m * x))      m: d_in numbers, as PEFT's ``lora_dropout``
+    m_j = Bernoulli(1 - p) / (1 - p)
+
+Scope "sequence" uses one mask for all tokens of a text, so a draw is one weight matrix,
+``W + s B diag(m) A``; scope "token" takes a fresh mask at each position, as PEFT does in training.
+
+The model stays in eval mode throughout and PEFT's own forward is untouched: hooks on each
+``lora_A`` read a context variable, so a pass in one thread never changes a pass in another. A mask
+is a function of (seed, draw, module, channel[, position]) alone, never of the global random state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+Placement = Literal["rank", "input"]
+Scope = Literal["sequence", "token"]
+
+
+class _Noise(Protocol):
+    posterior: AdapterPosterior
+
+
+_ACTIVE: ContextVar[_Noise | None] = ContextVar("bayeslora_noise", default=None)
+
+
+def active_noise(posterior: AdapterPosterior) -> _Noise | None:
+    """The noise of the pass under way, if it is ``posterior``'s."""
+    noise = _ACTIVE.get()
+    return noise if noise is not None and noise.posterior is posterior else None
+
+
+@contextmanager
+def activate(noise: _Noise) -> Iterator[None]:
+    """Within the context, passes in this thread or task carry ``noise``."""
+    token = _ACTIVE.set(noise)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+class AdapterPosterior:
+    """Dropout posterior over the weights of a model's one active LoRA adapter.
+
+    Args:
+        model: A PEFT model (or any module that holds PEFT LoRA layers) with LoRA on Linear layers.
+        placement: Where the mask sits, see the module docstring.
+        scope: One mask a text, or one a token.
+        dropout: Rate p in (0, 1); None reads the adapter's own ``lora_dropout``.
+
+    Raises:
+        ValueError: The adapter has no LoRA layer, is merged or switched off, has several active
+            adapters, bypasses ``lora_A`` (DoRA and other variants, embeddings, convolutions), or
+            has rate 0 and no ``dropout`` was given. The message says what to do.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        placement: Placement = "rank",
+        scope: Scope = "sequence",
+        dropout: float | None = None,
+    ) -> None:
+        if placement not in get_args(Placement):
+            raise ValueError(f"`placement` (={placement!r}) must be one of {get_args(Placement)}")
+        if scope not in get_args(Scope):
+            raise ValueError(f"`scope` (={scope!r}) must be one of {get_args(Scope)}")
+        layers = _check_layers(model)
+        self.placement: Placement = placement
+        self.scope: Scope = scope
+        self.dropout = _check_rate(layers, dropout)
+        self.widths: dict[str, int] = {}
+        for name, layer in layers.items():
+            lora_a = layer.lora_A[layer.active_adapters[0]]
+            if placement == "rank":
+                self.widths[name] = lora_a.out_features
+                lora_a.register_forward_hook(partial(self._after, name))
+            else:
+                self.widths[name] = lora_a.in_features
+                lora_a.register_forward_pre_hook(partial(self._before, name))
+        # 8 sets of (seed, draws): enough for the passes of a few predict() calls at once.
+        self._sequence_masks = lru_cache(maxsize=8 * len(layers))(self._draw_masks)
+
+    def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], h: Tensor) -> Tensor:
+        noise = active_noise(self)
+        return h if noise is None else noise.perturb(name, h)  # type: ignore[attr-defined]
+
+    def _before(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self._after(name, module, args, args[0]), *args[1:])
+
+    @contextmanager
+    def draws(self, seed: int, draws: range, n_texts: int) -> Iterator[None]:
+        """Within the context a forward pass computes several draws at once.
+
+        The batch must hold ``len(draws) * n_texts`` rows, draw by draw: row ``t * n_texts + b`` is
+        text b under draw ``draws[t]``. Masks are shared by all texts: draw t is one fixed
+        sub-network, whatever it is asked about.
+
+        Args:
+            seed: In [0, 2**64).
+            draws: Indices of the draws, for example ``range(20)``.
+            n_texts: Texts in the batch.
+        """
+        with activate(FixedDraws(self, seed, draws, n_texts)):
+            yield
+
+    @contextmanager
+    def training_noise(self, n_texts: int) -> Iterator[None]:
+        """Within the context each text gets a fresh mask from torch's global generator."""
+        with activate(_FreshNoise(self, n_texts)):
+            yield
+
+    def _draw_masks(self, name: str, seed: int, draws: range, device: torch.device) -> Tensor:
+        return self._stack(name, seed, draws, 1, device)[:, 0]  # (T, n)
+
+    def _stack(
+        self, name: str, seed: int, draws: range, length: int, device: torch.device
+    ) -> Tensor:
+        """Masks of one module: (T, length, n), where a longer ``length`` only appends."""
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        threshold = np.uint64(round(self.dropout * 2**64))
+        n = self.widths[name]
+        keep = np.empty((len(draws), length, n), dtype=np.float32)
+        for row, t in enumerate(draws):
+            # Philox is counter-based: the draw index in the counter's top word gives each draw
+            # its own stream of 2**192 numbers, and raw output is stable across NumPy releases.
+            bits = np.random.Philox(key=[seed, key], counter=[0, 0, 0, t])
+            keep[row] = (bits.random_raw(length * n) >= threshold).reshape(length, n)
+        return torch.from_numpy(keep).to(device) / (1 - self.dropout)
+
+
+class FixedDraws:
+    """The masks of given draws, the same for every text."""
+
+    def __init__(self, posterior: AdapterPosterior, seed: int, draws: range, n_texts: int) -> None:
+        self.posterior, self.seed, self.draws, self.n_texts = posterior, seed, draws, n_texts
+        self.clean: Tensor | None = None  # the input that no mask has touched, see fused.py
+
+    def perturb(self, module: str, h: Tensor) -> Tensor:
+        """Multiply ``h`` (T * B, ..., n), what the module masks, by its masks."""
+        t, n = len(self.draws), h.shape[-1]
+        if self.posterior.scope == "sequence":
+            mask = self.posterior._sequence_masks(module, self.seed, self.draws, h.device)
+            mask = mask[:, None].to(h.dtype)  # (T, 1, n)
+            return (h.reshape(t, -1, n) * mask).reshape(h.shape)
+        if h.dim() == 2 and h.shape[0] != t * self.n_texts:
+            raise ValueError(
+                f"layer {module} receives its tokens flattened, {tuple(h.shape)}, so positions are "
+                f"unknown; use scope='sequence'"
+            )
+        length = h.shape[-2] if h.dim() > 2 else 1
+        mask = self.posterior._stack(module, self.seed, self.draws, length, h.device)
+        mask = mask[:, None].to(h.dtype)  # (T, 1, L, n)
+        return (h.reshape(t, -1, length, n) * mask).reshape(h.shape)
+
+
+class _FreshNoise:
+    """A new mask for each text (or token) of a training batch."""
+
+    def __init__(self, posterior: AdapterPosterior, n_texts: int) -> None:
+        self.posterior, self.n_texts = posterior, n_texts
+
+    def perturb(self, module: str, h: Tensor) -> Tensor:
+        rate, n = self.posterior.dropout, h.shape[-1]
+        if self.posterior.scope == "token":
+            return nn.functional.dropout(h, rate)
+        mask = nn.functional.dropout(h.new_ones(self.n_texts, 1, n), rate)  # (B, 1, n)
+        return (h.reshape(self.n_texts, -1, n) * mask).reshape(h.shape)
+
+
+def _check_layers(model: nn.Module) -> dict[str, LoraLinear]:
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    if not layers:
+        raise ValueError(
+            "the model has no LoRA layers, so there is no adapter posterior; "
+            "load a PEFT LoRA adapter onto it (PeftModel.from_pretrained) or train one"
+        )
+    for name, layer in layers.items():
+        if layer.merged:
+            raise ValueError(
+                f"the adapter is merged into {name}, so its draws would change nothing; "
+                f"call model.unmerge_adapter(), or load the adapter without merge_and_unload()"
+            )
+        if layer.disable_adapters:
+            raise ValueError(f"the adapter of {name} is disabled; call model.enable_adapters()")
+        active = [a for a in layer.active_adapters if a in layer.lora_variant or a in layer.r]
+        if len(active) != 1 or len(layer.active_adapters) != 1:
+            raise ValueError(
+                f"{name} has active adapters {list(layer.active_adapters)}, expected exactly one; "
+                f"call model.set_adapter(name)"
+            )
+        variant = layer.lora_variant.get(active[0])
+        if variant is not None:
+            raise ValueError(
+                f"{name} uses {type(variant).__name__}, which bypasses lora_A, so dropout on it "
+                f"is not the BayesLoRA posterior; train the adapter as plain LoRA (use_dora=False)"
+            )
+        if not isinstance(layer, LoraLinear) or active[0] not in layer.lora_A:
+            raise ValueError(
+                f"{name} is a LoRA layer of kind {type(layer).__module__}.{type(layer).__name__}; "
+                f"only LoRA on Linear layers is supported: leave it out of target_modules"
+            )
+    return layers
+
+
+def _check_rate(layers: dict[str, LoraLinear], dropout: float | None) -> float:
+    if dropout is None:
+        rates = {
+            float(getattr(layer.lora_dropout[layer.active_adapters[0]], "p", 0.0))
+            for layer in layers.values()
+        }
+        if rates == {0.0}:
+            raise ValueError(
+                "the adapter has lora_dropout 0, so every draw would be the same; pass an explicit "
+                "rate, for example dropout=0.1, and check the thresholds against held-out data"
+            )
+        if len(rates) != 1:
+            raise ValueError(f"layers have different lora_dropout {sorted(rates)}; pass dropout=")
+        dropout = rates.pop()
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 < dropout < 1:
+        raise ValueError(f"`dropout` (={dropout!r}) must be a number in (0, 1)")
+    return float(dropout)

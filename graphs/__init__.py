@@ -1,0 +1,1 @@
+"""LangGraph state machines around an uncertain classifier. Nothing here imports torch."""

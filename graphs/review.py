@@ -1,0 +1,172 @@
+"""How the graph speaks with people.
+
+Requests have LangChain's ``HITLRequest`` shape; answers come in any of the shapes that user
+interfaces send and are normalised here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple
+
+REVIEW_ACTION = "act_on_label"
+CLARIFY_ACTION = "ask_user"
+
+DecisionType = Literal["approve", "edit", "reject", "respond"]
+
+# Words of the older HumanResponse shape for the same decisions.
+_LEGACY: dict[str, DecisionType] = {
+    "accept": "approve",
+    "edit": "edit",
+    "ignore": "reject",
+    "response": "respond",
+}
+
+
+class Review(NamedTuple):
+    """A reviewer's decision; ``label`` is what to act on (approve, edit)."""
+
+    type: DecisionType
+    label: str | None
+    message: str | None
+
+
+def review_request(
+    *, text: str, prediction: Mapping[str, Any] | None, reason: str, problem: str | None
+) -> dict[str, Any]:
+    """A ``HITLRequest`` that asks a reviewer to settle one text.
+
+    Args:
+        text: What is to be decided about.
+        prediction: ``Prediction.to_dict()``, or None if the text could not be scored; approving
+            is then not offered, because there is nothing to approve.
+        reason: Why a person is asked.
+        problem: What was wrong with the reviewer's last answer, if this asks again.
+    """
+    args: dict[str, Any] = {"text": text, "label": None, "confidence": None, "variance": None}
+    allowed: list[DecisionType] = ["edit", "reject", "respond"]
+    if prediction is not None:
+        args |= {key: prediction[key] for key in ("label", "confidence", "variance")}
+        allowed.insert(0, "approve")
+    lines = [reason, f"Text: {text}"]
+    if prediction is not None:
+        rivals = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])[:3]
+        lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in rivals))
+    return _request(REVIEW_ACTION, args, allowed, lines, problem)
+
+
+def clarification_request(*, text: str, question: str, problem: str | None) -> dict[str, Any]:
+    """A ``HITLRequest`` that asks the user; its one allowed decision is ``respond``."""
+    args = {"text": text, "question": question}
+    return _request(CLARIFY_ACTION, args, ["respond"], [question], problem)
+
+
+def _request(
+    name: str,
+    args: dict[str, Any],
+    allowed: list[DecisionType],
+    lines: list[str],
+    problem: str | None,
+) -> dict[str, Any]:
+    if problem is not None:
+        lines = [f"The last answer was not understood: {problem}", *lines]
+    return {
+        "action_requests": [{"name": name, "args": args, "description": "\n".join(lines)}],
+        "review_configs": [{"action_name": name, "allowed_decisions": allowed}],
+    }
+
+
+def read_review(answer: object, request: Mapping[str, Any], labels: Sequence[str]) -> Review:
+    """Understand a reviewer's answer.
+
+    Args:
+        answer: A ``HITLResponse`` (``{"decisions": [decision]}``), a bare decision
+            (``{"type": "approve"}``), or a legacy ``[HumanResponse]``.
+        request: What :func:`review_request` asked.
+        labels: Valid labels for an edit; empty if unknown.
+
+    Raises:
+        ValueError: Nothing the reviewer may say here; the message says what may be said.
+    """
+    decision, kind = _decision(answer, request)
+    message = decision.get("message")
+    if message is not None and not isinstance(message, str):
+        raise ValueError(f"`message` must be a str, got {message!r:.80}")
+    if kind == "approve":
+        return Review(kind, request["action_requests"][0]["args"]["label"], message)
+    if kind == "edit":
+        return Review(kind, _edited_label(decision, request, labels), message)
+    if kind == "respond" and not (message and message.strip()):
+        raise ValueError('to respond, give a non-empty text: {"type": "respond", "message": "..."}')
+    return Review(kind, None, message)
+
+
+def read_clarification(answer: object, request: Mapping[str, Any]) -> str:
+    """The user's words, from a plain string or from a ``respond`` decision in any shape.
+
+    Raises:
+        ValueError: No words in it.
+    """
+    if not isinstance(answer, str):
+        decision, _ = _decision(answer, request)
+        answer = decision.get("message")
+    if not isinstance(answer, str) or not answer.strip():
+        raise ValueError('answer with a non-empty text, or {"type": "respond", "message": "..."}')
+    return answer.strip()
+
+
+def _decision(answer: object, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], DecisionType]:
+    allowed = request["review_configs"][0]["allowed_decisions"]
+    expected = (
+        f"expected one decision: a dict whose `type` is one of {', '.join(allowed)}, "
+        f'alone or in {{"decisions": [...]}}'
+    )
+    if isinstance(answer, Mapping) and "decisions" in answer:
+        answer = answer["decisions"]
+    if isinstance(answer, list | tuple):
+        if len(answer) != 1:
+            raise ValueError(f"got {len(answer)} decisions; {expected}")
+        answer = answer[0]
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"got {answer!r:.80}; {expected}")
+    kind = answer.get("type")
+    if isinstance(kind, str) and "args" in answer and kind in _LEGACY:
+        answer, kind = _from_legacy(answer), _LEGACY[kind]
+    if not isinstance(kind, str) or kind not in allowed:
+        raise ValueError(f"`type` is {kind!r:.80}; {expected}")
+    return answer, kind  # type: ignore[return-value]  # checked: kind is in allowed
+
+
+def _from_legacy(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = answer["args"]
+    if answer["type"] == "edit" and isinstance(args, Mapping):
+        return {"edited_action": {"name": args.get("action"), "args": args.get("args")}}
+    return {"message": args}
+
+
+def _edited_label(
+    decision: Mapping[str, Any], request: Mapping[str, Any], labels: Sequence[str]
+) -> str:
+    asked = request["action_requests"][0]
+    name = asked["name"]
+    edited = f'{{"name": "{name}", "args": {{"label": "..."}}}}'
+    shape = f'{{"type": "edit", "edited_action": {edited}}}'
+    action = decision.get("edited_action")
+    args = action.get("args") if isinstance(action, Mapping) else None
+    if not isinstance(action, Mapping) or not isinstance(args, Mapping):
+        raise ValueError(f"to edit, send {shape}")
+    if action.get("name") != name:
+        raise ValueError(f"an edit may not change the action {name!r}; send {shape}")
+    for key, value in args.items():
+        if key != "label" and (key not in asked["args"] or asked["args"][key] != value):
+            raise ValueError(f"an edit may change `label` only, not {key!r:.80}; send {shape}")
+    label = args.get("label")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"`label` is {label!r:.80}; send {shape}")
+    if labels and label not in labels:
+        near = get_close_matches(label, labels, n=3) or list(labels[:5])
+        raise ValueError(
+            f"unknown label {label!r:.80}; near are {', '.join(near)} ({len(labels)} in all)"
+        )
+    return label

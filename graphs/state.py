@@ -1,0 +1,75 @@
+"""What a run of the escalation graph remembers.
+
+Plain str, float, list and dict only: checkpoint serializers warn about or block anything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+
+class Clarification(TypedDict):
+    """One question to the user and what came back."""
+
+    question: str
+    answer: str
+
+
+class Route(TypedDict):
+    """Where the policy sent the last prediction, and why."""
+
+    action: Literal["proceed", "clarify", "escalate"]
+    reason: str
+
+
+class Outcome(TypedDict):
+    """How the run ended."""
+
+    decision: Literal["proceed", "reject", "respond"]
+    """Proceed (``act`` runs), reject (it does not), or respond (a person answered instead)."""
+
+    label: str | None
+    """The label to act on; None unless the decision is ``proceed``."""
+
+    decided_by: Literal["model", "user", "human"]
+    """Model: sure at once. User: sure after the user's answers. Human: settled by a reviewer."""
+
+    reason: str
+    """The policy's sentence, and the reviewer's message behind it if there was one."""
+
+    message: str | None
+    """What the reviewer wrote; with ``respond``, the answer itself."""
+
+    text: str
+    """What was decided about: the request and the user's answers, a line each."""
+
+
+class EscalationInput(TypedDict):
+    """What a run starts from."""
+
+    text: str
+
+
+class EscalationState(EscalationInput):
+    """What the graph keeps between its steps; ``outcome`` and ``result`` are for the caller."""
+
+    clarifications: list[Clarification]
+    prediction: dict[str, Any] | None
+    """``Prediction.to_dict()`` of the last scoring, None if it failed."""
+
+    failure: str | None
+    """Why the last scoring failed."""
+
+    route: Route | None
+    question: str | None
+    problem: str | None
+    """Why the last answer of user or reviewer was not understood and is asked for again."""
+
+    outcome: Outcome | None
+    result: Any
+    """What ``act`` returned."""
+
+
+def full_text(state: EscalationState) -> str:
+    """The request followed by the user's answers, a line each: what is scored."""
+    return "\n".join([state["text"], *(c["answer"] for c in state["clarifications"])])

@@ -1,0 +1,201 @@
+"""Calibrating and evaluating an adapter, from files to files, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bayeslora_tool import BayesLoRAClassifier, Policy, decide, load_preset
+from bayeslora_tool.manifest import read_manifest
+from tests.conftest import WORDS
+from tests.test_cli import failed, run  # noqa: F401  # the fixture
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 texts, one in twenty with the wrong label."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(200):
+        label = "good" if i % 2 else "bad"
+        written = label if rng.random() > 0.05 else "bad" if label == "good" else "good"
+        rows.append(f"{WORDS[label].format('thing')} number {i}\t{written}")
+    file = tmp_path_factory.mktemp("held") / "held_out.tsv"
+    file.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    return file
+
+
+@pytest.fixture
+def calibrated(run: Any, adapter_copy: Path, held_out: Path, tmp_path: Path) -> tuple[Path, Path]:  # noqa: F811
+    preset = tmp_path / "preset.yaml"
+    result = run(
+        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(preset),
+        "--target-risk", "0.2",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "risk 20.0% kept with 95% confidence" in result.stdout
+    return adapter_copy, preset
+
+
+def test_is_written_down_and_taken_up(calibrated: tuple[Path, Path], held_out: Path) -> None:
+    folder, path = calibrated
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    record = manifest.calibration
+    assert record is not None
+    assert record.n_tuning + record.n_testing == 200
+    assert set(record.data_sha256) == {held_out.name}
+    preset = load_preset(path)
+    assert preset.policy.tau_conf == record.tau_conf
+    assert "at most 20.0% wrong" in path.read_text()
+    clf = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    assert clf.temperature == record.temperature != 1
+    assert preset.policy.calibrated_for == record.scored_by == clf.scored_by()
+    (p,) = clf.predict(["a good, fine, lovely song"])
+    assert decide(p, preset.policy).action == "proceed"
+
+
+@pytest.mark.parametrize("change", [{"dropout": 0.1}, {"placement": "input"}])
+def test_thresholds_are_refused_with_other_noise(
+    calibrated: tuple[Path, Path], change: dict[str, Any]
+) -> None:
+    folder, path = calibrated
+    clf = BayesLoRAClassifier.from_pretrained(folder, **change)
+    decision = decide(clf.predict(["a good, fine, lovely song"])[0], Policy.from_preset(path))
+    assert decision.action == "escalate"
+    assert "calibrated for another scoring" in decision.reason
+
+
+def test_load_can_be_capped_instead(
+    run: Any,  # noqa: F811
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+) -> None:
+    preset = tmp_path / "p.yaml"
+    result = run(
+        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(preset),
+        "--max-escalation", "0.3",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "load 30.0% kept" in result.stdout
+    assert "at most 30.0% of texts do not proceed" in preset.read_text()
+
+
+def test_infeasible_is_an_answer_and_writes_nothing(
+    run: Any,  # noqa: F811
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+) -> None:
+    before = (adapter_copy / "bayeslora.json").read_bytes()
+    preset = tmp_path / "p.yaml"
+    result = run(
+        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(preset),
+        "--target-risk", "0.001",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "not reached" in result.stderr
+    assert "more labels" in result.stderr or "no number of labels" in result.stderr
+    assert not preset.exists()
+    assert (adapter_copy / "bayeslora.json").read_bytes() == before
+
+
+def test_recurring_texts_are_counted(
+    run: Any,  # noqa: F811
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+) -> None:
+    again = tmp_path / "again.tsv"
+    lines = held_out.read_text().splitlines()
+    again.write_text("\n".join([*lines, *lines[1:4]]) + "\n")
+    result = run(
+        "calibrate", "-a", str(adapter_copy), "-d", str(again), "-o", str(tmp_path / "p.yaml"),
+        "--target-risk", "0.2", "--train", str(held_out),
+    )  # fmt: skip
+    assert "203 texts recur in" in result.stderr
+    assert "3 texts repeat another" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (["x y z\tugly", "a b\tgood"], [], "line 2: label 'ugly' is not one of the classifier's 2"),
+        (["x y z\tgood", "a b\tgood"], [], "hold one class only"),
+        (["x y z\tgood", "a b\tbad"], [], "at least 30 are needed"),
+        (None, ["--target-risk", "0"], "`target_risk` (=0.0) must lie strictly between 0 and 1"),
+        (None, ["--target-risk", "1"], "`target_risk` (=1.0)"),
+        (None, ["--max-out-of-scope", "0.1"], "no calibration text is out of scope"),
+        (None, ["--estimator", "magic"], "`estimator` (='magic')"),
+    ],
+)
+def test_bad_input(
+    run: Any,  # noqa: F811
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+    rows: list[str] | None,
+    options: list[str],
+    message: str,
+) -> None:
+    file = held_out
+    if rows is not None:
+        file = tmp_path / "bad.tsv"
+        file.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    output = str(tmp_path / "p.yaml")
+    result = run("calibrate", "-a", str(adapter_copy), "-d", str(file), "-o", output, *options)
+    assert failed(result, message)
+
+
+def test_a_plain_adapter_cannot_be_calibrated(
+    run: Any,  # noqa: F811
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+    tiny_backbone: Path,
+) -> None:
+    (adapter_copy / "bayeslora.json").unlink()
+    config = json.loads((adapter_copy / "adapter_config.json").read_text())
+    config["lora_dropout"] = 0.1
+    (adapter_copy / "adapter_config.json").write_text(json.dumps(config))
+    result = run(
+        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(tmp_path / "p.yaml"),
+        "--base", str(tiny_backbone),
+    )  # fmt: skip
+    assert failed(result, "has no bayeslora.json")
+
+
+def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_path: Path) -> None:  # noqa: F811
+    _, preset = calibrated
+    outside = tmp_path / "outside.txt"
+    outside.write_text("où est la gare ?\n42 % of § 17 & co\n" * 10)
+    folder = tmp_path / "report"
+    result = run(
+        "evaluate", "-p", str(preset), "-d", str(held_out), "-o", str(folder),
+        "--outside", str(outside), "--outside-name", "nonsense", "--resamples", "20",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    content = json.loads((folder / "report.json").read_text())
+    accuracy = content["intervals"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    clf = BayesLoRAClassifier.from_pretrained(load_preset(preset).adapter)
+    rows = [line.split("\t") for line in held_out.read_text().splitlines()[1:]]
+    right = [
+        p.label == y for p, (_, y) in zip(clf.predict([t for t, _ in rows]), rows, strict=True)
+    ]
+    assert accuracy["value"] == pytest.approx(np.mean(right))
+    assert content["gates"][0]["gate"] == "confidence alone"
+    assert len(content["sentences"]) == 5
+    page = (folder / "report.html").read_text()
+    names = {"reliability", "risk_coverage", "deciles", "plane", "pca", "outside"}
+    assert {file.stem for file in folder.glob("*.png")} == names
+    assert page.count("data:image/png;base64,") == len(names)
+    assert "http" not in page  # self-contained
+    assert "nonsense" in page
+    shutil.rmtree(folder)

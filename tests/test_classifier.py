@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import math
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from bayeslora_tool import BayesLoRAClassifier, Policy, Scoring, classifier, decide, network
+from bayeslora_tool.prediction import Prediction
+
+TEXTS = [
+    "a good film",
+    "a dreadful, bad, poor story about a house and a car",
+    "🙂 good 👍🏽 👨‍👩‍👧",
+    "זה סרט טוב",
+    "fine",
+    "bad " * 30,
+    "a good film",
+]
+
+
+def same(p: Prediction, q: Prediction) -> bool:
+    """Equal but for float rounding."""
+    a, b = p.to_dict(), q.to_dict()
+    for key in ("confidence", "variance", "entropy", "mutual_information"):
+        if abs(a.pop(key) - b.pop(key)) > 1e-5:
+            return False
+    pa, pb = a.pop("probabilities"), b.pop("probabilities")
+    return a == b and all(abs(pa[k] - pb[k]) < 1e-5 for k in pa)
+
+
+class TestPrediction:
+    @pytest.mark.parametrize(("estimator", "n_draws"), [("monte_carlo", 20), ("linearized", 0)])
+    def test_fields_fit_together(self, tiny: Any, estimator: Any, n_draws: int) -> None:
+        for p in tiny.predict(TEXTS, estimator=estimator):
+            assert list(p.probabilities) == list(tiny.labels)
+            assert math.isclose(sum(p.probabilities.values()), 1)
+            assert p.confidence == p.probabilities[p.label] == max(p.probabilities.values())
+            assert 0 < p.variance <= 0.25
+            assert 0 < p.mutual_information <= p.entropy <= math.log(2)
+            assert (p.n_draws, p.estimator, p.seed, p.truncated) == (n_draws, estimator, 0, False)
+            assert type(p.confidence) is type(p.variance) is float
+
+    def test_agrees_with_moments_of_the_draws(self, tiny: Any) -> None:
+        draws = tiny.draw(TEXTS, n_draws=12, seed=3).numpy()  # (12, 7, 2)
+        assert draws.shape == (12, len(TEXTS), 2)
+        for i, p in enumerate(tiny.predict(TEXTS, n_draws=12, seed=3, estimator="monte_carlo")):
+            best = tiny.labels.index(p.label)
+            assert math.isclose(p.confidence, draws[:, i, best].mean(), abs_tol=1e-6)
+            assert math.isclose(p.variance, draws[:, i, best].var(), abs_tol=1e-6)
+
+    def test_is_immutable_plain_and_round_trips(self, tiny: Any) -> None:
+        (p,) = tiny.predict(["good"])
+        with pytest.raises(AttributeError):
+            p.label = "bad"
+        with pytest.raises(TypeError):
+            p.probabilities["bad"] = 1.0
+        assert Prediction.from_dict(p.to_dict()) == p
+        assert pickle.loads(pickle.dumps(p)) == p
+        assert hash(p) == hash(pickle.loads(pickle.dumps(p)))
+
+    def test_deterministic_is_the_pass_without_noise(self, tiny: Any) -> None:
+        (p,) = tiny.predict(["a good film"], estimator="deterministic")
+        inputs = tiny.tokenizer("a good film", return_tensors="pt")
+        with torch.no_grad():
+            expected = tiny.network.model(**inputs).logits.double().softmax(-1)[0]
+        assert math.isclose(p.confidence, expected.max().item(), abs_tol=1e-6)
+        assert math.isnan(p.variance)
+        assert p.n_draws == 0
+
+
+class TestSameTextSameAnswer:
+    @pytest.fixture(autouse=True)
+    def _small_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Forces several batches and several passes of draws, as large inputs would.
+        monkeypatch.setattr(classifier, "TOKENS_PER_PASS", 100)
+        monkeypatch.setattr(network, "TOKENS_SIDE_BY_SIDE", 200)
+
+    @pytest.mark.parametrize("estimator", ["monte_carlo", "linearized", "adaptive"])
+    @pytest.mark.parametrize("noise", ["rank sequence", "input token"])
+    def test_alone_batched_shuffled_padded(
+        self, tiny_adapter: Any, noise: str, estimator: Any
+    ) -> None:
+        placement, scope = noise.split()
+        clf = BayesLoRAClassifier.from_pretrained(
+            tiny_adapter,
+            placement=placement,  # type: ignore[arg-type]
+            scope=scope,  # type: ignore[arg-type]
+            scoring=Scoring(estimator=estimator),
+            policy=Policy(0.51, 0.001),
+        )
+        expected = clf.predict(TEXTS)
+        order = list(range(len(TEXTS)))
+        random.Random(0).shuffle(order)
+        shuffled = clf.predict([TEXTS[i] for i in order])
+        for i, text in enumerate(TEXTS):
+            (alone,) = clf.predict([text])
+            (padded, _) = clf.predict([text, "word " * 50])
+            for other in (alone, padded, shuffled[order.index(i)]):
+                assert same(other, expected[i]), text
+        assert expected[0] == expected[-1] or same(expected[0], expected[-1])
+
+    def test_size_of_a_pass(self, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        small = tiny.predict(TEXTS, estimator="monte_carlo")
+        monkeypatch.setattr(classifier, "TOKENS_PER_PASS", 1)
+        monkeypatch.setattr(network, "TOKENS_SIDE_BY_SIDE", 1)
+        one_by_one = tiny.predict(TEXTS, estimator="monte_carlo")
+        monkeypatch.setattr(classifier, "TOKENS_PER_PASS", 10**6)
+        monkeypatch.setattr(network, "TOKENS_SIDE_BY_SIDE", 10**6)
+        at_once = tiny.predict(TEXTS, estimator="monte_carlo")
+        assert all(map(same, small, one_by_one))
+        assert all(map(same, small, at_once))
+
+    def test_threads(self, tiny: Any) -> None:
+        expected = tiny.predict(TEXTS)
+        plain = tiny.predict(TEXTS, estimator="deterministic")
+
+        def work(i: int) -> bool:
+            if i % 2:
+                got = tiny.predict(TEXTS, estimator="deterministic")
+                return [p.confidence for p in got] == [p.confidence for p in plain]
+            return all(map(same, tiny.predict(TEXTS), expected))
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, range(24)))
+
+    def test_replay_by_seed(self, tiny: Any, tiny_adapter: Any) -> None:
+        expected = tiny.predict(TEXTS, seed=7, estimator="monte_carlo")
+        torch.manual_seed(123)
+        again = BayesLoRAClassifier.from_pretrained(
+            tiny_adapter, scoring=Scoring("monte_carlo", seed=7)
+        )
+        assert all(map(same, again.predict(TEXTS), expected))
+        assert expected[0].seed == 7
+        other = tiny.predict(TEXTS, seed=8, estimator="monte_carlo")
+        assert all(p.variance != q.variance for p, q in zip(expected, other, strict=True))
+
+    def test_more_draws_keep_the_first_ones(self, tiny: Any) -> None:
+        few, many = tiny.draw(TEXTS, n_draws=5), tiny.draw(TEXTS, n_draws=9)
+        torch.testing.assert_close(many[:5], few, atol=1e-6, rtol=0)
+
+
+class TestLongText:
+    def test_is_marked_and_scored_on_its_beginning(self, tiny: Any) -> None:
+        (p,) = tiny.predict(["good " * 200 + "bad " * 200])
+        assert p.truncated
+        assert p.n_tokens == 402
+        (beginning,) = tiny.predict(["good " * 62])
+        assert not beginning.truncated
+        assert beginning.n_tokens == tiny.max_tokens == 64
+        assert math.isclose(p.confidence, beginning.confidence, abs_tol=1e-5)
+
+    def test_a_megabyte_is_read_whole_and_marked(self, tiny: Any) -> None:
+        (p,) = tiny.predict(["good film " * 100_000])
+        assert p.truncated
+        assert p.n_tokens == 200_002
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("texts", "error", "message"),
+        [
+            ("one text", TypeError, r"`texts` must be a list of strings, got str.*\[text\]"),
+            (None, TypeError, "got NoneType"),
+            ({"a", "b"}, TypeError, "got set"),
+            (["ok", 3], TypeError, r"texts\[1\] must be a str, got int"),
+            (["ok", None], TypeError, r"texts\[1\]"),
+            ([b"ok"], TypeError, r"texts\[0\] must be a str, got bytes"),
+            ([""], ValueError, r"texts\[0\] is empty"),
+            (["ok", " \n\t\u2003"], ValueError, r"texts\[1\] is empty or only whitespace"),
+            (["a\0b"], ValueError, r"texts\[0\] holds a NUL character at 1"),
+            (["ok \ud83d"], ValueError, r"texts\[0\] holds a lone surrogate at 3"),
+            (["\u200b\u200d\x07"], ValueError, r"texts\[0\] .* nothing the model can read"),
+        ],
+    )
+    def test_texts(self, tiny: Any, texts: Any, error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            tiny.predict(texts)
+
+    def test_no_texts_no_predictions(self, tiny: Any) -> None:
+        assert tiny.predict([]) == []
+        assert tiny.draw([]).shape == (20, 0, 2)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"n_draws": 0}, r"`n_draws` \(=0\)"),
+            ({"n_draws": 1}, r"`n_draws` \(=1\)"),
+            ({"n_draws": -5}, r"`n_draws` \(=-5\)"),
+            ({"n_draws": 2.5}, r"`n_draws` \(=2.5\)"),
+            ({"seed": -1}, r"`seed` \(=-1\)"),
+            ({"seed": "x"}, r"`seed` \(='x'\)"),
+            ({"estimator": "magic"}, r"`estimator` \(='magic'\).*monte_carlo"),
+        ],
+    )
+    def test_arguments(self, tiny: Any, arguments: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            tiny.predict(["ok"], **arguments)
+
+
+def test_emoji_and_right_to_left_text_with_the_real_model(sentiment: Any) -> None:
+    predictions = sentiment.predict(["🎬🍿 🙂", "הסרט היה נהדר", "فيلم رائع"])
+    assert all(0 < p.variance < 0.25 for p in predictions)
+
+
+class TestAdaptive:
+    def test_draws_only_near_a_threshold_and_says_how_often(self, tiny: Any) -> None:
+        linear = tiny.predict(TEXTS, estimator="linearized")
+        middle = sorted(p.confidence for p in linear)[3]
+        near = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=Policy(middle, 0.25))
+        far = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=Policy(0.0, 0.25))
+        assert [p.n_draws for p in far] == [0] * len(TEXTS)
+        assert [p.variance for p in far] == [p.variance for p in linear]
+        assert 0 < max(p.n_draws for p in near) <= 64
+        assert {p.estimator for p in near} == {"adaptive"}
+
+    def test_without_a_policy_is_an_error_that_says_so(self, tiny: Any) -> None:
+        with pytest.raises(ValueError, match=r"needs the thresholds: pass policy="):
+            tiny.predict(["good"], estimator="adaptive")
+
+
+def test_scoring_is_named_in_full_and_thresholds_hold_for_it_only(tiny: Any) -> None:
+    (p,) = tiny.predict(["a good film"])
+    assert p.scored_by == tiny.scored_by()
+    for word in ("adapter ", "rank sequence p=0.3", "temperature 1", "linearized"):
+        assert word in p.scored_by
+    policy = Policy(0.0, 0.25, calibrated_for=p.scored_by)
+    assert decide(p, policy).action == "proceed"
+    (q,) = tiny.predict(["a good film"], estimator="monte_carlo")
+    assert "monte_carlo, T=20 seed=0" in q.scored_by
+    decision = decide(q, policy)
+    assert decision.action == "escalate"
+    assert "calibrated for another scoring" in decision.reason

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+CHECK = """
+import sys
+from importlib.util import find_spec
+assert find_spec("graphs") is None and find_spec("configs") is None, "leaks a top-level package"
+import bayeslora_tool
+assert "{prefix}" in bayeslora_tool.__file__, bayeslora_tool.__file__
+assert "torch" not in sys.modules
+from bayeslora_tool import Policy, create_escalation_graph
+for name in ("default", "sentiment", "intents", "cautious"):
+    Policy.from_preset(name)
+assert "torch" not in sys.modules, "policy or graph imports torch"
+from bayeslora_tool.recipe import load_recipe
+load_recipe("intents")
+from bayeslora_tool import BayesLoRAClassifier
+for name in ("sentiment", "intents"):
+    assert BayesLoRAClassifier.from_pretrained(name).predict(["hello there"])[0].variance > 0
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert len(list(folder.glob("*.tar.gz"))) == 1
+    (wheel,) = folder.glob("*.whl")  # built from the sdist, so both are complete
+    return wheel
+
+
+def test_wheel_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "bayeslora_tool",
+        f"{wheel.name.split('-py3')[0]}.dist-info",
+    }
+    for expected in (
+        "bayeslora_tool/py.typed",
+        "bayeslora_tool/graphs/escalation.py",
+        "bayeslora_tool/configs/default.yaml",
+        "bayeslora_tool/configs/recipes/sentiment.yaml",
+        "bayeslora_tool/adapters/sentiment/adapter_model.safetensors",
+        "bayeslora_tool/adapters/intents/bayeslora.json",
+    ):
+        assert expected in names
+
+
+def test_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    installed = tmp_path / "env" / "lib" / f"python{sysconfig.get_python_version()}"
+    zipfile.ZipFile(wheel).extractall(installed / "site-packages")
+    # The dependencies come from this environment: a plain path entry, so that its own editable
+    # install (a .pth hook) stays out of sight.
+    dependencies = installed / "site-packages" / "dependencies.pth"
+    dependencies.write_text(sysconfig.get_path("purelib") + "\n")
+    done = subprocess.run(
+        [str(python), "-c", CHECK.format(prefix=tmp_path)],
+        cwd=tmp_path,
+        env={"HF_HUB_OFFLINE": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_and_the_command_line_stays_light() -> None:
+    code = "import sys, bayeslora_tool, bayeslora_tool.cli; print([m for m in ('torch', "
+    code += "'transformers', 'langgraph', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves() -> None:
+    import bayeslora_tool
+
+    for name in bayeslora_tool.__all__:
+        assert getattr(bayeslora_tool, name).__doc__
+    assert set(bayeslora_tool.__all__) == set(bayeslora_tool._HOME)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bayeslora_tool.nothing  # noqa: B018
+
+
+def readme_blocks() -> list[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+
+
+def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks run in order, in one namespace, as a reader would type them."""
+    namespace: dict[str, object] = {}
+    blocks = readme_blocks()
+    assert len(blocks) >= 3
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_readme_commands_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^make (\w+)", readme, flags=re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert {"demo", "test"} <= targets
+    assert all(f"\n{target}:" in makefile for target in targets)

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bayeslora_tool import BayesLoRAClassifier
+from bayeslora_tool.dataset import read_labelled, read_texts
+from bayeslora_tool.recipe import Recipe, load_recipe, read_training_data
+
+
+def write(folder: Path, name: str, content: str) -> Path:
+    (folder / name).write_text(content, encoding="utf-8")
+    return folder / name
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.tsv", 'text\tlabel\nsay "hi\tyes\nplain\tno\n'),
+            ("a.csv", 'label,text\nyes,"say ""hi"\nno,plain\n'),
+            (
+                "a.jsonl",
+                '{"text": "say \\"hi", "label": "yes"}\n\n{"text": "plain", "label": "no"}\n',
+            ),
+        ],
+    )
+    def test_three_kinds_say_the_same(self, tmp_path: Path, name: str, content: str) -> None:
+        rows = read_labelled(write(tmp_path, name, content))
+        assert [(r.text, r.label) for r in rows] == [('say "hi', "yes"), ("plain", "no")]
+
+    def test_line_numbers_survive_quoted_newlines(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "a.csv", 'text,label\n"two\nlines",yes\nplain,no\n')
+        assert [r.line for r in read_labelled(file)] == [2, 4]
+
+    def test_labels_are_renamed(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "a.tsv", "text\tlabel\nx\t1\n")
+        assert read_labelled(file, labels={"0": "no", "1": "yes"})[0].label == "yes"
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.tsv", "", r"a\.tsv is empty"),
+            ("a.tsv", "text\tlabel\n", r"a\.tsv holds no examples"),
+            ("a.tsv", "sentence\tlabel\nx\t1\n", r"line 1: no column 'text'.*columns: sentence"),
+            ("a.tsv", "text\tlabel\nx\t1\ny\n", r"line 3: 1 fields, expected 2"),
+            ("a.tsv", "text\tlabel\nx\t1\n \t1\n", r"line 3: `text` is empty"),
+            ("a.tsv", "text\tlabel\nx\t\n", r"line 2: `label` is empty"),
+            ("a.tsv", "text\tlabel\nx\t2\n", r"line 2: unknown label '2'; known: '0', '1'"),
+            ("a.csv", 'text,label\n"x,1\n', r"line 2: "),
+            ("a.jsonl", "", r"a\.jsonl holds no examples"),
+            ("a.jsonl", '{"text": "x", "label": "1"}\nnot json\n', r"line 2: not JSON"),
+            ("a.jsonl", "[1]\n", r"line 1: expected an object"),
+            ("a.jsonl", '{"text": "x"}\n', r"line 1: no key 'label'; keys: text"),
+            ("a.jsonl", '{"text": "a\\u0000b", "label": "1"}\n', r"line 1: `text` holds a NUL"),
+            ("a.jsonl", '{"text": "\\ud83d", "label": "1"}\n', r"line 1: `text` holds a lone surr"),
+            ("a.xlsx", "x", r"unknown file type '\.xlsx'; use \.tsv, \.csv or \.jsonl"),
+        ],
+    )
+    def test_bad_ones_name_the_line(
+        self, tmp_path: Path, name: str, content: str, message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            read_labelled(write(tmp_path, name, content), labels={"0": "no", "1": "yes"})
+
+    def test_text_that_is_no_string(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "a.jsonl", '{"text": 3, "label": "1"}\n')
+        with pytest.raises(TypeError, match="line 1: `text` must be a str, got int"):
+            read_labelled(file)
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            read_labelled(tmp_path / "none.tsv")
+
+    def test_texts_alone(self, tmp_path: Path) -> None:
+        assert read_texts(write(tmp_path, "a.txt", "one\ntwo\n")) == ["one", "two"]
+        file = write(tmp_path, "a.tsv", "id\tsaid\n1\tone\n2\ttwo\n")
+        assert read_texts(file, text_column="said") == ["one", "two"]
+        with pytest.raises(ValueError, match="line 2 is empty"):
+            read_texts(write(tmp_path, "b.txt", "one\n\ntwo\n"))
+
+
+class TestData:
+    def test_texts_that_recur_in_the_held_out_file_are_dropped(self, tmp_path: Path) -> None:
+        train = write(tmp_path, "t.tsv", "text\tlabel\nGood film \tyes\nbad\tno\nfine\tyes\n")
+        held = write(tmp_path, "h.tsv", "text\tlabel\ngood film\tyes\n")
+        data = read_training_data(Recipe(), train, held)
+        assert [e.text for e in data.train] == ["bad", "fine"]
+        assert (data.dropped, data.labels) == (1, ("no", "yes"))
+
+    def test_one_class_is_refused(self, tmp_path: Path) -> None:
+        train = write(tmp_path, "t.tsv", "text\tlabel\nx\tyes\ny\tyes\n")
+        held = write(tmp_path, "h.tsv", "text\tlabel\nz\tyes\n")
+        with pytest.raises(ValueError, match=r"t\.tsv holds 1 class\(es\) \['yes'\]"):
+            read_training_data(Recipe(), train, held)
+
+    def test_held_out_label_without_training_texts(self, tmp_path: Path) -> None:
+        train = write(tmp_path, "t.tsv", "text\tlabel\nx\tyes\ny\tno\n")
+        held = write(tmp_path, "h.tsv", "text\tlabel\nz\tyes\nw\tmaybe\n")
+        with pytest.raises(ValueError, match=r"h\.tsv, line 3: label 'maybe' has no text in t\.t"):
+            read_training_data(Recipe(), train, held)
+
+    def test_short_texts_are_left_out_of_both_files(self, tmp_path: Path) -> None:
+        train = write(tmp_path, "t.tsv", "text\tlabel\na b c\tyes\na b\tno\na b d\tno\n")
+        held = write(tmp_path, "h.tsv", "text\tlabel\nx y z\tyes\nx\tno\n")
+        data = read_training_data(Recipe(min_words=3), train, held)
+        assert [e.text for e in data.train] == ["a b c", "a b d"]
+        assert [e.text for e in data.held_out] == ["x y z"]
+        with pytest.raises(ValueError, match=r"t\.tsv has no text of `min_words` \(=4\) words"):
+            read_training_data(Recipe(min_words=4), train, held)
+
+    def test_class_order_is_the_recipes(self, tiny_files: Any) -> None:
+        recipe = Recipe(labels={"good": "good", "bad": "bad"})
+        assert read_training_data(recipe, *tiny_files).labels == ("good", "bad")
+
+
+class TestRecipe:
+    @pytest.mark.parametrize("name", ["sentiment", "intents"])
+    def test_bundled_ones_made_the_bundled_adapters(self, name: str) -> None:
+        from bayeslora_tool.loading import bundled_adapters
+        from bayeslora_tool.manifest import read_manifest
+
+        manifest = read_manifest(bundled_adapters()[name])
+        assert manifest is not None
+        recorded = Recipe(**manifest.recipe, card=load_recipe(name).card)
+        assert recorded == load_recipe(name)
+
+    def test_unknown_key(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"unknown key `lr`; valid keys: alpha, .*learning_ra"):
+            load_recipe(write(tmp_path, "r.yaml", "lr: 0.1\n"))
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(ValueError, match="unknown recipe 'x'; bundled: intents, sentiment"):
+            load_recipe("x")
+
+
+class TestTraining:
+    def test_learns_and_records(self, tiny_adapter: Path, tiny: Any) -> None:
+        manifest = json.loads((tiny_adapter / "bayeslora.json").read_text())
+        assert manifest["metrics"]["accuracy_deterministic"] == 1
+        assert manifest["metrics"]["n"] == 6
+        assert manifest["recipe"]["rank"] == 4
+        assert not (tiny_adapter / "checkpoints").exists()
+        card = (tiny_adapter / "README.md").read_text()
+        assert "accuracy, deterministic pass | 1.0000" in card
+        texts = ["a good, fine, lovely story", "a bad, poor, dreadful story"]
+        good, bad = tiny.predict(texts, estimator="deterministic")
+        assert (good.label, bad.label) == ("good", "bad")
+
+    def test_backbone_dropout_is_off_and_adapter_noise_on(self, tiny_backbone: Path) -> None:
+        """Two training losses under the same masks are equal; under fresh masks they differ."""
+        from peft import get_peft_model
+        from transformers import TrainingArguments
+
+        from bayeslora_tool.loading import load_backbone, quiet
+        from bayeslora_tool.posterior import AdapterPosterior
+        from bayeslora_tool.training import _lora_config, _NoisyTrainer
+
+        with quiet():
+            model = get_peft_model(load_backbone(tiny_backbone, ["a", "b"]), _lora_config(Recipe()))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+        trainer = _NoisyTrainer(
+            posterior=AdapterPosterior(model, dropout=0.5),
+            head_learning_rate=1.0,
+            model=model,
+            args=TrainingArguments(report_to="none", output_dir="unused", use_cpu=True),
+        )
+        inputs = {
+            "input_ids": torch.tensor([[101, 2204, 102]] * 4),
+            "labels": torch.tensor([0] * 4),
+        }
+
+        def loss(seed: int, *, training: bool = True) -> float:
+            torch.manual_seed(seed)
+            model.train(training)
+            return float(trainer.compute_loss(model, dict(inputs)).detach())
+
+        assert loss(0) == loss(0)
+        assert loss(0) != loss(1)
+        assert loss(0, training=False) == loss(1, training=False)
+
+    def test_resumes_from_a_checkpoint(
+        self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from bayeslora_tool import training
+
+        recipe = Recipe(backbone=str(tiny_backbone), revision=None, epochs=3, batch_size=4)
+        data = read_training_data(recipe, *tiny_files)
+        output = tmp_path / "resumed"
+        with pytest.raises(FileNotFoundError, match="no checkpoint below"):
+            training.train_adapter(recipe, data, output, resume=True)
+
+        with monkeypatch.context() as patch:  # the power fails before anything is saved
+            patch.setattr(training, "_save", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                training.train_adapter(replace(recipe, epochs=2), data, output)
+        assert list(output.glob("checkpoints/checkpoint-*"))
+
+        clf = training.train_adapter(recipe, data, output, resume=True)
+        assert clf.predict(["a good film"])[0].variance > 0
+        with pytest.raises(FileExistsError, match="holds an adapter already"):
+            training.train_adapter(recipe, data, output)
+
+    def test_starts_from_another_adapter(
+        self, tiny_adapter: Path, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, tiny: Any
+    ) -> None:
+        """With learning rates of nothing, what it started from is what comes out."""
+        from bayeslora_tool.training import train_adapter
+
+        recipe = Recipe(
+            backbone=str(tiny_backbone),
+            revision=None,
+            rank=4,
+            alpha=16,
+            dropout=0.3,
+            epochs=1,
+            learning_rate=1e-12,
+            head_learning_rate=0,
+            weight_decay=0,
+            start_from=str(tiny_adapter),
+        )
+        data = read_training_data(recipe, *tiny_files)
+        clf = train_adapter(recipe, data, tmp_path / "out")
+        texts = [e.text for e in data.held_out]
+        for p, q in zip(clf.predict(texts), tiny.predict(texts), strict=True):
+            assert abs(p.confidence - q.confidence) < 1e-5
+        wider = replace(recipe, rank=5)
+        with pytest.raises(ValueError, match=r"`start_from` .* does not fit.*\(4, 32\)"):
+            train_adapter(wider, data, tmp_path / "other")
+
+    @pytest.mark.parametrize("noise", ["input token", "rank token"])
+    def test_other_noise_trains_and_loads_back(
+        self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, noise: str
+    ) -> None:
+        from bayeslora_tool.training import train_adapter
+
+        placement, scope = noise.split()
+        recipe = Recipe(
+            backbone=str(tiny_backbone),
+            revision=None,
+            epochs=1,
+            placement=placement,  # type: ignore[arg-type]
+            scope=scope,  # type: ignore[arg-type]
+        )
+        train_adapter(recipe, read_training_data(recipe, *tiny_files), tmp_path / "out")
+        clf = BayesLoRAClassifier.from_pretrained(tmp_path / "out")
+        assert (clf.posterior.placement, clf.posterior.scope) == (placement, scope)
+        if placement == "input":  # then PEFT alone knows the rate too
+            (tmp_path / "out" / "bayeslora.json").unlink()
+            plain = BayesLoRAClassifier.from_pretrained(tmp_path / "out")
+            assert plain.posterior.dropout == recipe.dropout
+
+
+def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment: Any) -> None:
+    """The floor that the model card claims, on GLUE's dev set (872 texts)."""
+    from bayeslora_tool.training import measure
+
+    labels = {"0": "negative", "1": "positive"}
+    examples = read_labelled(
+        shared_data / "sst2" / "glue_dev.tsv", text_column="sentence", labels=labels
+    )
+    metrics = measure(sentiment, examples, n_draws=4)
+    assert metrics["n"] == 872
+    assert metrics["accuracy_deterministic"] >= 0.89
+    assert abs(metrics["accuracy_deterministic"] - metrics["accuracy_monte_carlo"]) <= 0.01
