@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bayeslora_tool.classifier import BayesLoRAClassifier
     from bayeslora_tool.graphs.escalation import create_escalation_graph
+    from bayeslora_tool.graphs.gate import create_gate_graph
+    from bayeslora_tool.graphs.resume import ThreadError, pending, recover, resume, start
+    from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
+    from bayeslora_tool.middleware import UncertaintyGate
     from bayeslora_tool.policy import Decision, Policy, Preset, Scoring, decide, load_preset
     from bayeslora_tool.posterior import AdapterPosterior
     from bayeslora_tool.prediction import Prediction
@@ -25,9 +29,18 @@ _HOME = {
     "Prediction": "prediction",
     "Preset": "policy",
     "Scoring": "policy",
+    "Step": "graphs.workflow",
+    "ThreadError": "graphs.resume",
+    "UncertaintyGate": "middleware",
     "create_escalation_graph": "graphs.escalation",
+    "create_gate_graph": "graphs.gate",
+    "create_workflow_graph": "graphs.workflow",
     "decide": "policy",
     "load_preset": "policy",
+    "pending": "graphs.resume",
+    "recover": "graphs.resume",
+    "resume": "graphs.resume",
+    "start": "graphs.resume",
 }
 
 __all__ = [
@@ -39,9 +52,18 @@ __all__ = [
     "Prediction",
     "Preset",
     "Scoring",
+    "Step",
+    "ThreadError",
+    "UncertaintyGate",
     "create_escalation_graph",
+    "create_gate_graph",
+    "create_workflow_graph",
     "decide",
     "load_preset",
+    "pending",
+    "recover",
+    "resume",
+    "start",
 ]
 
 

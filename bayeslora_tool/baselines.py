@@ -7,6 +7,7 @@ them, so that the comparison is of the methods and not of the signals.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 GLOBAL_DRAWS = 20
 LAPLACE_TEXTS = 5000
 Score = Callable[[Sequence[str]], Floats]
+Draw = Callable[[Sequence[str]], Tensor]
 
 
 def compare(
@@ -52,12 +54,16 @@ def compare(
     Raises:
         ValueError: A member of the ensemble has other labels.
     """
+    awake = backbone_dropout(adapter)
     methods: dict[str, tuple[float, Score]] = {
         "softmax": (1, _ours(classifier, "deterministic", temperature=1.0)),
         "softmax, temperature": (1, _ours(classifier, "deterministic")),
         "BayesLoRA, linearized": (2, _ours(classifier, "linearized")),
         "BayesLoRA, 20 draws": (20, _ours(classifier, "monte_carlo")),
-        f"dropout everywhere, {GLOBAL_DRAWS} draws": (GLOBAL_DRAWS, _everywhere(adapter)),
+        f"dropout in the backbone, {GLOBAL_DRAWS} draws": (
+            GLOBAL_DRAWS,
+            lambda texts: _array(awake(texts).mean(dim=0)),
+        ),
     }
     if ensemble:
         members = [classifier, *map(BayesLoRAClassifier.from_pretrained, ensemble)]
@@ -94,6 +100,11 @@ def compare(
     return rows
 
 
+def _array(values: Tensor) -> Floats:
+    found: Floats = values.numpy()
+    return found
+
+
 def _ours(
     classifier: BayesLoRAClassifier, estimator: Any, temperature: float | None = None
 ) -> Score:
@@ -109,13 +120,21 @@ def _ours(
     return score
 
 
-def _everywhere(adapter: str) -> Score:
-    """MC dropout over the whole model, as trained: the paper's "global" uncertainty (5.4)."""
+def backbone_dropout(
+    adapter: str, n_draws: int = GLOBAL_DRAWS
+) -> Callable[[Sequence[str]], Tensor]:
+    """MC dropout over the backbone, at the rates it was trained with, and not over the adapter.
+
+    The "global" uncertainty of the BayesLoRA paper (5.4), after Gal & Ghahramani 2016.
+
+    Returns:
+        A function from B texts to probabilities (T, B, C), float64.
+    """
     loaded = load_adapter(adapter)
     model = loaded.model.train()
     device = next(model.parameters()).device
 
-    def score(texts: Sequence[str]) -> Floats:
+    def draw(texts: Sequence[str]) -> Tensor:
         parts = []
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         torch.manual_seed(0)
@@ -123,12 +142,11 @@ def _everywhere(adapter: str) -> Score:
             for start in range(0, len(order), 32):
                 some = [texts[i] for i in order[start : start + 32]]
                 batch = loaded.tokenizer(some, padding=True, truncation=True, return_tensors="pt")
-                draws = [model(**batch.to(device)).logits.softmax(-1) for _ in range(GLOBAL_DRAWS)]
-                parts.append(torch.stack(draws).double().mean(0).cpu().numpy())
-        found = np.concatenate(parts)
-        return found[np.argsort(order)]
+                draws = [model(**batch.to(device)).logits.softmax(-1) for _ in range(n_draws)]
+                parts.append(torch.stack(draws).double().cpu())
+        return torch.cat(parts, dim=1)[:, torch.tensor(order).argsort()]
 
-    return score
+    return draw
 
 
 def _laplace(classifier: BayesLoRAClassifier, train: Sequence[LabelledText]) -> Score:
@@ -155,11 +173,12 @@ def _laplace(classifier: BayesLoRAClassifier, train: Sequence[LabelledText]) -> 
     data = torch.utils.data.TensorDataset(inputs([e.text for e in some]), labels)
     posterior = Laplace(head, "classification", "all", "kron")
     posterior.fit(torch.utils.data.DataLoader(data, batch_size=256))
-    posterior.optimize_prior_precision(method="marglik")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that `probit`, used below, is its default
+        posterior.optimize_prior_precision(method="marglik")
 
     def score(texts: Sequence[str]) -> Floats:
         with torch.no_grad():
-            found: Floats = posterior(inputs(texts), link_approx="probit").double().numpy()
-        return found
+            return _array(posterior(inputs(texts), link_approx="probit").double())
 
     return score

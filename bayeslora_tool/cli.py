@@ -192,7 +192,4 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
 
 
 # The commands that make and measure adapters join the same app.
-from bayeslora_tool import cli_adapters  # noqa: E402, F401
-
-if __name__ == "__main__":
-    app()
+from bayeslora_tool import cli_adapters, cli_serve, cli_simulate  # noqa: E402, F401

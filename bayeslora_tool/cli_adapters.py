@@ -33,7 +33,7 @@ def train(
     """Train an adapter with the noise that inference uses, on your labelled texts.
 
     Both files need a text and a label column. Training texts that recur in the held-out file are
-    dropped. Several GPUs: accelerate launch -m bayeslora_tool.cli train ...
+    dropped. Several GPUs: accelerate launch -m bayeslora_tool train ...
 
     Example: bayeslora train --train mine.tsv --held-out held_out.tsv -o my_adapter
     """
@@ -83,9 +83,9 @@ def bench(
     ] = None,
     text_column: Annotated[str, typer.Option(help="Column or key with the text.")] = "text",
     preset: PresetOption = "sentiment",
-    texts: Annotated[int, typer.Option(help="Score at most so many, spread over the file.")] = 256,
-    rounds: Annotated[int, typer.Option(help="Turns each contestant takes.")] = 5,
-    reference_texts: Annotated[int, typer.Option(help="Texts that are compared.")] = 200,
+    texts: Annotated[int, typer.Option(help="Score at most so many, spread over the file.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Turns each contestant takes.")] = 3,
+    reference_texts: Annotated[int, typer.Option(help="Texts that are compared.")] = 64,
     reference_draws: Annotated[int, typer.Option(help="Draws that stand for infinity.")] = 400,
     curves: Annotated[bool, typer.Option(help="Also plot how cost grows.")] = True,
 ) -> None:

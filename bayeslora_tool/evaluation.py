@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +89,15 @@ def evaluate(
         for name, value in metrics(drawn).items():
             samples[name].append(value)
         progress(1)
-    return {
-        name: Interval(value, *(float(q) for q in np.nanquantile(samples[name], [0.025, 0.975])))
-        for name, value in values.items()
-    }
+    return {name: Interval(value, *_middle_95(samples[name])) for name, value in values.items()}
+
+
+def _middle_95(values: Sequence[float]) -> tuple[float, float]:
+    finite = [v for v in values if not math.isnan(v)]
+    if not finite:  # no resample held an error to rank, say
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def metrics(evidence: Evidence) -> dict[str, float]:

@@ -1,12 +1,10 @@
-"""Evaluates an adapter with its policy, and writes the page a person reads (HTML, PNGs, JSON)."""
+"""Evaluates an adapter with its policy, and writes what a person reads (HTML, PNGs, JSON)."""
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText
 from bayeslora_tool.evaluation import Evidence, Interval, evaluate
 from bayeslora_tool.guarantee import Scores, Thresholds
+from bayeslora_tool.page import to_html
 from bayeslora_tool.policy import Preset, decide
 from bayeslora_tool.prediction import Prediction
 
@@ -141,8 +140,9 @@ def _describe(preset: Preset) -> str:
 def what_each_gate_buys(scores: Scores, preset: Preset) -> list[dict[str, Any]]:
     """Coverage and risk with the confidence alone, then with each further gate of the policy.
 
-    ``gain`` is the coverage over what the confidence alone covers at the same risk: what the
-    gates are worth, since a stricter tau_conf would lower the risk too.
+    ``gain`` is the share of all texts that proceeds over what the confidence alone would let
+    through at the same share of errors, outsiders counted as such: what the gates are worth, since
+    a stricter tau_conf would lower the risk too.
     """
     p = preset.policy
     steps = [
@@ -154,17 +154,15 @@ def what_each_gate_buys(scores: Scores, preset: Preset) -> list[dict[str, Any]]:
     rows = []
     for name, thresholds in steps:
         passed = thresholds.passed(scores)
-        wrong = passed & ~scores.correct
-        inside = passed[scores.in_scope]
-        risk = float(wrong.sum() / max(passed.sum(), 1))
-        outsiders = ~scores.in_scope
+        inside, outsiders = passed & scores.in_scope, ~scores.in_scope
+        errors = float((passed & ~scores.correct).sum() / max(passed.sum(), 1))
         rows.append(
             {
                 "gate": name,
-                "coverage": float(inside.mean()),
-                "risk": risk,
+                "coverage": float(inside.sum() / scores.in_scope.sum()),
+                "risk": float((inside & ~scores.correct).sum() / max(inside.sum(), 1)),
                 "outside_proceeds": float(passed[outsiders].mean()) if outsiders.any() else None,
-                "gain": float(passed.mean()) - _coverage_by_confidence(scores, risk),
+                "gain": float(passed.mean()) - _coverage_by_confidence(scores, errors),
             }
         )
     return rows
@@ -288,119 +286,3 @@ def write_report(report: Report, folder: Path) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     (folder / "report.html").write_text(to_html(report), encoding="utf-8")
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1a1a1a; background: #fff }
-h1 { line-height: 1.2 } h2 { margin-top: 2.5rem }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
-td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(27rem, 1fr)); gap: 1.5rem }
-figure { margin: 0 } img { width: 100%; height: auto }
-figcaption, .note { color: #555; font-size: .9rem }
-.lead { font-size: 1.15rem; background: #f2f6fa; padding: 1rem; border-left: 4px solid #0072b2 }
-"""
-
-
-def to_html(report: Report) -> str:
-    """The page, with its pictures inside."""
-    figures = "".join(
-        f'<figure><img alt="{escape(report.captions[name])}" '
-        f'src="data:image/png;base64,{b64encode(png).decode()}">'
-        f"<figcaption>{escape(report.captions[name])}</figcaption></figure>"
-        for name, png in report.figures.items()
-    )
-    parts = [
-        f"<h1>{escape(report.title)}</h1>",
-        f'<p class="lead">{escape(_lead(report))}</p>',
-        _table(["", ""], [[key, value] for key, value in report.facts.items()]),
-        "<h2>What each gate buys</h2>",
-        _table(
-            ["gate", "coverage", "risk", "strangers that proceed", "coverage gained at that risk"],
-            [
-                [
-                    row["gate"],
-                    f"{row['coverage']:.1%}",
-                    f"{row['risk']:.2%}",
-                    _share(row["outside_proceeds"]),
-                    f"{100 * row['gain']:+.1f} points",
-                ]
-                for row in report.gates
-            ],
-        ),
-        '<p class="note">Risk counts every stranger that proceeds as an error. The last column '
-        "compares with a stricter confidence threshold of the same risk.</p>",
-        "<h2>Pictures</h2>",
-        f'<div class="figures">{figures}</div>',
-        "<h2>The five sentences of the paper's Table 1</h2>",
-        _table(
-            ["sentence", "label", "mean", "variance", "novelty", "route"],
-            [
-                [
-                    row["text"],
-                    row["label"],
-                    f"{row['confidence']:.3f}",
-                    f"{row['variance']:.5f}",
-                    _share(row["novelty"]),
-                    row["action"],
-                ]
-                for row in report.sentences
-            ],
-        ),
-    ]
-    if report.baselines:
-        parts += ["<h2>Beside other methods</h2>", _baselines(report.baselines)]
-    parts += [
-        "<h2>All figures</h2>",
-        _table(
-            ["metric", "value", "95 % interval"],
-            [
-                [name, f"{i.value:.4f}", f"{i.low:.4f} to {i.high:.4f}"]
-                for name, i in report.intervals.items()
-            ],
-        ),
-        '<p class="note">Intervals: percentiles of bootstrap resamples of the texts.</p>',
-    ]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{escape(report.title)}</title>'
-        f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
-    )
-
-
-def _lead(report: Report) -> str:
-    routes = report.routes
-    lead = (
-        f"{routes['inside']['proceed']:.1%} of ordinary texts proceed, and {routes['risk']:.2%} of "
-        f"those are wrong ({routes['n_proceeded']} texts); {routes['inside']['clarify']:.1%} are "
-        f"put to the user, {routes['inside']['escalate']:.1%} to a reviewer."
-    )
-    if routes["outside_stopped"] is not None:
-        lead += f" Of the texts that belong elsewhere, {routes['outside_stopped']:.1%} are stopped."
-    return lead
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None or np.isnan(value) else f"{value:.1%}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{header}</tr>{body}</table>"
-
-
-def _baselines(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(rows[0])
-    return _table(
-        columns,
-        [
-            [f"{v:.4f}" if isinstance(v, float) else "-" if v is None else str(v)
-             for v in (row[c] for c in columns)]
-            for row in rows
-        ],
-    )  # fmt: skip

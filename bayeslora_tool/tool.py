@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForToolRun,
+    CallbackManagerForToolRun,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
+from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel, Field
 
 from bayeslora_tool.policy import Decision, Policy, decide
 from bayeslora_tool.prediction import Prediction
+
+logger = logging.getLogger(__name__)
+
+EVENT = "bayeslora_decision"
+_NAMED_LABELS = 20  # in the description: a model should learn the subject, not read a list
 
 
 def _explain(error: Any) -> str:
@@ -32,8 +47,12 @@ class BayesLoRATool(BaseTool):
     artifact holds the same in full: ``{"results": [{"text", "prediction", "decision"}]}``, plain
     data. What cannot be scored comes back as an error message for the model, not as an exception.
 
+    Each text also becomes a custom event ``bayeslora_decision`` for callbacks and tracers, and a
+    log line. Both name the text by its SHA-256 and length, and never hold it.
+
     Args:
-        classifier: Anything with ``predict(texts) -> list[Prediction]``.
+        classifier: Anything with ``predict(texts) -> list[Prediction]``; if it has ``labels``, the
+            description that a model reads names them.
         policy: Thresholds and routes.
     """
 
@@ -52,37 +71,53 @@ class BayesLoRATool(BaseTool):
     classifier: Any = Field(exclude=True, repr=False)
     policy: Policy
 
-    def _run(self, text: str | list[str]) -> tuple[str, dict[str, Any]]:
-        texts = _listed(text)
-        with _told_to_the_model():
-            predictions = self.classifier.predict(texts)
-        return self._answer(texts, predictions)
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the labels, unless the caller gave a description."""
+        labels = getattr(self.classifier, "labels", ())
+        if labels and "description" not in self.model_fields_set:
+            named = ", ".join(labels[:_NAMED_LABELS])
+            more = f" and {len(labels) - _NAMED_LABELS} more" * (len(labels) > _NAMED_LABELS)
+            self.description += f" Labels: {named}{more}."
+        super().model_post_init(context)
 
-    async def _arun(self, text: str | list[str]) -> tuple[str, dict[str, Any]]:
+    def _run(
+        self, text: str | list[str], run_manager: CallbackManagerForToolRun | None = None
+    ) -> tuple[str, dict[str, Any]]:
         texts = _listed(text)
-        with _told_to_the_model():
+        with _told_to_the_model(texts):
+            results = self._decided(texts, self.classifier.predict(texts))
+        for event in _events(results):
+            if run_manager is not None:  # called within a run, so there is someone to tell
+                dispatch_custom_event(EVENT, event, config={"callbacks": run_manager.get_child()})
+        return _answer(results)
+
+    async def _arun(
+        self, text: str | list[str], run_manager: AsyncCallbackManagerForToolRun | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        texts = _listed(text)
+        with _told_to_the_model(texts):
             if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
                 predictions = await self.classifier.apredict(texts)
             else:
                 predictions = await asyncio.to_thread(self.classifier.predict, texts)
-        return self._answer(texts, predictions)
+            results = self._decided(texts, predictions)
+        for event in _events(results):
+            if run_manager is not None:
+                config: RunnableConfig = {"callbacks": run_manager.get_child()}
+                await adispatch_custom_event(EVENT, event, config=config)
+        return _answer(results)
 
-    def _answer(
-        self, texts: list[str], predictions: list[Prediction]
-    ) -> tuple[str, dict[str, Any]]:
-        decisions = [decide(prediction, self.policy) for prediction in predictions]
-        results = [
-            {
-                "text": t,
-                "prediction": p.to_dict(),
-                "decision": {"action": d.action, "reason": d.reason},
-            }
-            for t, p, d in zip(texts, predictions, decisions, strict=True)
+    def _decided(self, texts: list[str], predictions: Sequence[Prediction]) -> list[_Result]:
+        return [
+            _Result(text, prediction, decide(prediction, self.policy))
+            for text, prediction in zip(texts, predictions, strict=True)
         ]
-        lines = [_line(p, d) for p, d in zip(predictions, decisions, strict=True)]
-        if len(lines) > 1:
-            lines = [f"{i}. {line}" for i, line in enumerate(lines, start=1)]
-        return "\n".join(lines), {"results": results}
+
+
+class _Result(NamedTuple):
+    text: str
+    prediction: Prediction
+    decision: Decision
 
 
 def _listed(text: str | list[str]) -> list[str]:
@@ -93,13 +128,51 @@ def _listed(text: str | list[str]) -> list[str]:
 
 
 @contextmanager
-def _told_to_the_model() -> Iterator[None]:
+def _told_to_the_model(texts: list[str]) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, RuntimeError) as error:
+    except GraphBubbleUp:
+        raise
+    except Exception as error:
+        for text in texts:  # the error's message may quote the text
+            logger.info("not classified: %s, %s", _named(text), type(error).__name__)
         raise ToolException(
             f"Not classified, do not act on it: {error}. Correct the text, or ask a person."
         ) from error
+
+
+def _named(text: str) -> dict[str, Any]:
+    # A lone surrogate has no UTF-8 form, but may come from a model.
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return {"sha256": digest, "length": len(text)}
+
+
+def _events(results: list[_Result]) -> Iterator[dict[str, Any]]:
+    for text, prediction, decision in results:
+        event = {
+            "action": decision.action,
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "variance": prediction.variance,
+            **_named(text),
+        }
+        logger.info("%s: %s", EVENT, event)
+        yield event
+
+
+def _answer(results: list[_Result]) -> tuple[str, dict[str, Any]]:
+    lines = [_line(prediction, decision) for _, prediction, decision in results]
+    if len(lines) > 1:
+        lines = [f"{i}. {line}" for i, line in enumerate(lines, start=1)]
+    artifact = [
+        {
+            "text": text,
+            "prediction": prediction.to_dict(),
+            "decision": {"action": decision.action, "reason": decision.reason},
+        }
+        for text, prediction, decision in results
+    ]
+    return "\n".join(lines), {"results": artifact}
 
 
 def _line(prediction: Prediction, decision: Decision) -> str:

@@ -105,9 +105,9 @@ def train_adapter(
         per_device_eval_batch_size=64,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
+        max_grad_norm=0.0,  # AdamW bounds its steps already
         warmup_steps=recipe.warmup,  # below 1: a share of the steps
         lr_scheduler_type="linear",
-        train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
@@ -122,7 +122,7 @@ def train_adapter(
     if arguments.n_gpu > 1:
         raise ValueError(
             f"{arguments.n_gpu} GPUs are visible to one process; start with `accelerate launch -m "
-            f"bayeslora_tool.cli train ...`, or set CUDA_VISIBLE_DEVICES to one of them"
+            f"bayeslora_tool train ...`, or set CUDA_VISIBLE_DEVICES to one of them"
         )
     trainer = _NoisyTrainer(
         posterior=posterior,

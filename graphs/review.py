@@ -53,26 +53,27 @@ def review_request(
     if prediction is not None:
         rivals = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])[:3]
         lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in rivals))
-    return _request(REVIEW_ACTION, args, allowed, lines, problem)
+    return ask_human(REVIEW_ACTION, args, allowed, lines, problem)
 
 
 def clarification_request(*, text: str, question: str, problem: str | None) -> dict[str, Any]:
     """A ``HITLRequest`` that asks the user; its one allowed decision is ``respond``."""
     args = {"text": text, "question": question}
-    return _request(CLARIFY_ACTION, args, ["respond"], [question], problem)
+    return ask_human(CLARIFY_ACTION, args, ["respond"], [question], problem)
 
 
-def _request(
+def ask_human(
     name: str,
-    args: dict[str, Any],
+    args: Mapping[str, Any],
     allowed: list[DecisionType],
     lines: list[str],
     problem: str | None,
 ) -> dict[str, Any]:
+    """A ``HITLRequest`` about one action; ``lines`` are what the person reads."""
     if problem is not None:
         lines = [f"The last answer was not understood: {problem}", *lines]
     return {
-        "action_requests": [{"name": name, "args": args, "description": "\n".join(lines)}],
+        "action_requests": [{"name": name, "args": dict(args), "description": "\n".join(lines)}],
         "review_configs": [{"action_name": name, "allowed_decisions": allowed}],
     }
 
@@ -89,17 +90,49 @@ def read_review(answer: object, request: Mapping[str, Any], labels: Sequence[str
     Raises:
         ValueError: Nothing the reviewer may say here; the message says what may be said.
     """
-    decision, kind = _decision(answer, request)
-    message = decision.get("message")
-    if message is not None and not isinstance(message, str):
-        raise ValueError(f"`message` must be a str, got {message!r:.80}")
+    decision, kind, message = read_decision(answer, request)
     if kind == "approve":
         return Review(kind, request["action_requests"][0]["args"]["label"], message)
     if kind == "edit":
         return Review(kind, _edited_label(decision, request, labels), message)
+    return Review(kind, None, message)
+
+
+def read_decision(
+    answer: object, request: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], DecisionType, str | None]:
+    """A reviewer's decision as sent, its type and its message; ``respond`` always has one.
+
+    Raises:
+        ValueError: As :func:`read_review`, except that an edit is still to be read.
+    """
+    decision, kind = _decision(answer, request)
+    message = decision.get("message")
+    if message is not None and not isinstance(message, str):
+        raise ValueError(f"`message` must be a str, got {message!r:.80}")
     if kind == "respond" and not (message and message.strip()):
         raise ValueError('to respond, give a non-empty text: {"type": "respond", "message": "..."}')
-    return Review(kind, None, message)
+    return decision, kind, message
+
+
+def read_edit(decision: Mapping[str, Any], name: str, shape: str) -> dict[str, Any]:
+    """The arguments of an ``edit`` decision, which may not change the action itself.
+
+    Args:
+        decision: From :func:`read_decision`.
+        name: The action that was asked about.
+        shape: What to send, for the error messages.
+
+    Raises:
+        ValueError: No such edit, or one of another action.
+    """
+    action = decision.get("edited_action")
+    args = action.get("args") if isinstance(action, Mapping) else None
+    if not isinstance(action, Mapping) or not isinstance(args, Mapping):
+        raise ValueError(f"to edit, send {shape}")
+    if action.get("name") != name:
+        raise ValueError(f"an edit may not change the action {name!r}; send {shape}")
+    return dict(args)
 
 
 def read_clarification(answer: object, request: Mapping[str, Any]) -> str:
@@ -152,12 +185,7 @@ def _edited_label(
     name = asked["name"]
     edited = f'{{"name": "{name}", "args": {{"label": "..."}}}}'
     shape = f'{{"type": "edit", "edited_action": {edited}}}'
-    action = decision.get("edited_action")
-    args = action.get("args") if isinstance(action, Mapping) else None
-    if not isinstance(action, Mapping) or not isinstance(args, Mapping):
-        raise ValueError(f"to edit, send {shape}")
-    if action.get("name") != name:
-        raise ValueError(f"an edit may not change the action {name!r}; send {shape}")
+    args = read_edit(decision, name, shape)
     for key, value in args.items():
         if key != "label" and (key not in asked["args"] or asked["args"][key] != value):
             raise ValueError(f"an edit may change `label` only, not {key!r:.80}; send {shape}")

@@ -16,9 +16,9 @@ class Clarification(TypedDict):
 
 
 class Route(TypedDict):
-    """Where the policy sent the last prediction, and why."""
+    """Where the policy sent the last prediction, and why; ``stop`` is a workflow's alone."""
 
-    action: Literal["proceed", "clarify", "escalate"]
+    action: Literal["proceed", "clarify", "escalate", "stop"]
     reason: str
 
 
@@ -31,8 +31,9 @@ class Outcome(TypedDict):
     label: str | None
     """The label to act on; None unless the decision is ``proceed``."""
 
-    decided_by: Literal["model", "user", "human"]
-    """Model: sure at once. User: sure after the user's answers. Human: settled by a reviewer."""
+    decided_by: Literal["model", "user", "human", "budget"]
+    """Model: sure at once. User: sure after the user's answers. Human: settled by a reviewer.
+    Budget: rejected unseen, because a workflow had no reviews left."""
 
     reason: str
     """The policy's sentence, and the reviewer's message behind it if there was one."""
@@ -43,6 +44,9 @@ class Outcome(TypedDict):
     text: str
     """What was decided about: the request and the user's answers, a line each."""
 
+    key: str
+    """Idempotency key: one for each text that enters the gate, the same in every re-execution."""
+
 
 class EscalationInput(TypedDict):
     """What a run starts from."""
@@ -52,6 +56,9 @@ class EscalationInput(TypedDict):
 
 class EscalationState(EscalationInput):
     """What the graph keeps between its steps; ``outcome`` and ``result`` are for the caller."""
+
+    key: str
+    """Goes into ``Outcome.key``; made before anything else happens to the text."""
 
     clarifications: list[Clarification]
     prediction: dict[str, Any] | None

@@ -136,9 +136,9 @@ def tiny_adapter(
         alpha=16,
         dropout=0.3,
         learning_rate=2e-2,
-        head_learning_rate=2e-2,
-        epochs=4,
-        patience=4,
+        head_learning_rate=1e-2,
+        epochs=20,
+        patience=20,
         batch_size=4,
     )
     folder = tmp_path_factory.mktemp("adapter") / "tiny"

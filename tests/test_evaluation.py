@@ -81,3 +81,11 @@ def test_intervals_cover_the_value_and_shrink_with_texts() -> None:
 def test_works_without_outsiders() -> None:
     values = evaluation.metrics(evidence(m=0))
     assert not any("ood" in name for name in values)
+
+
+def test_metrics_without_a_single_error_have_no_ranking_and_no_warning() -> None:
+    p = np.tile([0.9, 0.1], (30, 1))
+    faultless = Evidence(p, np.zeros(30, dtype=int), {"doubt": np.linspace(0, 1, 30)}, {})
+    found = evaluation.evaluate(faultless, resamples=5)
+    assert found["accuracy"] == evaluation.Interval(1, 1, 1)
+    assert math.isnan(found["auroc_error (doubt)"].low)

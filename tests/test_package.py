@@ -9,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from langchain_core.messages import AIMessage
+
+from tests.scripted_model import ScriptedModel, calls
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,11 +106,16 @@ def readme_blocks() -> list[str]:
 
 def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """The blocks run in order, in one namespace, as a reader would type them."""
-    namespace: dict[str, object] = {}
+    request = calls(("freeze_account", {"reason": "lost"}))
+    namespace: dict[str, object] = {"model": ScriptedModel(script=[request, AIMessage("done")])}
     blocks = readme_blocks()
     assert len(blocks) >= 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "action='proceed'" in printed  # the three lines
+    assert printed.count("A person must say") == 2  # the gated call, and the graph
+    assert "human opened a ticket for report_lost_card" in printed
 
 
 def test_readme_commands_exist() -> None:

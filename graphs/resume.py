@@ -1,0 +1,343 @@
+"""Start, answer, carry on and give up the runs of a thread, without LangGraph's silent accidents.
+
+Left to itself, LangGraph takes an answer without an id for whatever waits, ignores an answer whose
+question is gone, starts an unknown thread from nothing, and lets a new input replace a run that
+waits for a person. Each of these is a :class:`ThreadError` here, raised before anything changes.
+
+What holds, and what cannot:
+
+- Every node's result is saved before the next node runs (``durability="sync"``). A process killed
+  in a node loses that node's work alone; :func:`recover` runs it again. A node thus runs *at least*
+  once, and ``act`` must recognise ``outcome["key"]``.
+- Of several answers to one interrupt, one is taken. In a process, one call at a time works on a
+  thread id, any other is refused as busy. Between processes, an answer is first claimed in the
+  checkpointer, where the first write of a name stays (so do the savers for memory, SQLite and
+  Postgres; one that overwrites gives no such promise). A claim that was not used, because its
+  process died, lapses after ``CLAIM_SECONDS`` by the processes' clocks; a process that freezes for
+  longer between claim and use may then be overtaken, and the two runs act with the same key.
+- Two processes that :func:`start` or :func:`recover` one thread at once are not kept apart: no
+  checkpointer can tell a run that is under way from one that broke off. Let one process own a
+  thread, or lock it yourself.
+- Calls that go round this module (``graph.invoke``) are not seen by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Literal, cast
+
+from bayeslora_tool.graphs.claims import CLAIM_SECONDS, Claims
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import END
+from langgraph.pregel import Pregel
+from langgraph.types import Command, StateSnapshot
+
+Graph = Pregel[Any, Any, Any, Any]
+State = dict[str, Any]
+Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "busy"]
+
+
+class ThreadError(RuntimeError):
+    """The thread is not in a state for this; nothing was changed.
+
+    Attributes:
+        problem: ``unknown``: nothing ever ran there. ``pending``: people must answer first.
+            ``not pending``: no such question waits (a stale id, a second answer). ``unfinished``:
+            a run broke off. ``finished``: there is nothing to carry on with. ``busy``: another call
+            works on the thread.
+    """
+
+    def __init__(self, problem: Problem, message: str) -> None:
+        super().__init__(message)
+        self.problem: Problem = problem
+
+
+def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> State:
+    """Begin a run on a new thread or on one whose last run is over.
+
+    Args:
+        graph: Compiled with a checkpointer.
+        value: The run's input, for example ``{"text": "..."}``.
+        config: With ``configurable.thread_id``, without ``checkpoint_id``; so for all functions.
+        options: For ``graph.invoke``, for example ``context``.
+
+    Returns:
+        The state; ``"__interrupt__"`` is in it if the run waits for people.
+
+    Raises:
+        ThreadError: ``pending``, ``unfinished`` or ``busy``.
+        ValueError: No checkpointer, a config that names no thread or an old checkpoint, or a value
+            that no checkpoint can hold.
+        TypeError: ``value`` is None or a Command: that is no new run.
+    """
+    with _alone(graph, config):
+        _check_storable(graph, "`value`", value)
+        _check_start(graph.get_state(config, subgraphs=True), value)
+        return _invoke(graph, value, config, options)
+
+
+async def astart(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> State:
+    """:func:`start` for ``ainvoke``."""
+    with _alone(graph, config):
+        _check_storable(graph, "`value`", value)
+        _check_start(await graph.aget_state(config, subgraphs=True), value)
+        return await _ainvoke(graph, value, config, options)
+
+
+def pending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
+    """What the thread waits for: a request for each interrupt id; empty if for nothing.
+
+    Raises:
+        ThreadError: ``unknown``.
+        ValueError: As for :func:`start`.
+    """
+    _check(graph, config)
+    return _requests(graph.get_state(config, subgraphs=True))
+
+
+async def apending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
+    """:func:`pending` for async checkpointers."""
+    _check(graph, config)
+    return _requests(await graph.aget_state(config, subgraphs=True))
+
+
+def resume(
+    graph: Graph, config: RunnableConfig, answers: Mapping[str, Any], **options: Any
+) -> State:
+    """Answer one or more of the pending interrupts.
+
+    Args:
+        graph: As for :func:`start`, like ``config`` and ``options``.
+        config: Of the thread.
+        answers: An answer for each interrupt id, as :func:`pending` names them; those left out go
+            on waiting.
+        options: For ``graph.invoke``.
+
+    Returns:
+        The state. An answer that the graph does not understand is asked for again, under a new id.
+
+    Raises:
+        ThreadError: ``unknown``, ``not pending`` or ``busy``; then no answer was taken.
+        ValueError: As for :func:`start`, or ``answers`` is empty; again, none was taken.
+        TypeError: ``answers`` is not a mapping.
+    """
+    with _alone(graph, config):
+        snapshot = graph.get_state(config, subgraphs=True)
+        _check_answers(graph, snapshot, answers)
+        saver = _saver(graph)
+        claims = Claims(answers)
+        _refuse(claims.held(saver.get_tuple(snapshot.config)))
+        for name in claims.names:
+            saver.put_writes(snapshot.config, claims.write, name)
+        _refuse(claims.lost(saver.get_tuple(snapshot.config)))
+        return _invoke(graph, Command(resume=dict(answers)), config, options)
+
+
+async def aresume(
+    graph: Graph, config: RunnableConfig, answers: Mapping[str, Any], **options: Any
+) -> State:
+    """:func:`resume` for ``ainvoke``."""
+    with _alone(graph, config):
+        snapshot = await graph.aget_state(config, subgraphs=True)
+        _check_answers(graph, snapshot, answers)
+        saver = _saver(graph)
+        claims = Claims(answers)
+        _refuse(claims.held(await saver.aget_tuple(snapshot.config)))
+        for name in claims.names:
+            await saver.aput_writes(snapshot.config, claims.write, name)
+        _refuse(claims.lost(await saver.aget_tuple(snapshot.config)))
+        return await _ainvoke(graph, Command(resume=dict(answers)), config, options)
+
+
+def recover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
+    """Carry on with a run that broke off: its process died, or a node raised.
+
+    Finished nodes keep their results; the one that broke off runs again. Make sure first that the
+    run's process is gone.
+
+    Raises:
+        ThreadError: ``unknown``, ``pending``, ``finished`` or ``busy``.
+        ValueError: As for :func:`start`.
+    """
+    with _alone(graph, config):
+        _check_recover(graph.get_state(config, subgraphs=True))
+        return _invoke(graph, None, config, options)
+
+
+async def arecover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
+    """:func:`recover` for ``ainvoke``."""
+    with _alone(graph, config):
+        _check_recover(await graph.aget_state(config, subgraphs=True))
+        return await _ainvoke(graph, None, config, options)
+
+
+def abandon(graph: Graph, config: RunnableConfig) -> None:
+    """Give up a thread's pending or unfinished run, so that another can start; its state stays.
+
+    Raises:
+        ThreadError: ``unknown``, ``finished`` or ``busy``.
+        ValueError: As for :func:`start`.
+    """
+    with _alone(graph, config):
+        _check_abandon(graph.get_state(config, subgraphs=True))
+        graph.update_state(config, None, as_node=END)
+
+
+async def aabandon(graph: Graph, config: RunnableConfig) -> None:
+    """:func:`abandon` for async checkpointers."""
+    with _alone(graph, config):
+        _check_abandon(await graph.aget_state(config, subgraphs=True))
+        await graph.aupdate_state(config, None, as_node=END)
+
+
+def _invoke(graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]) -> State:
+    output: Any = graph.invoke(value, config, **{"durability": "sync"} | options)
+    return cast(State, output)
+
+
+async def _ainvoke(
+    graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]
+) -> State:
+    output: Any = await graph.ainvoke(value, config, **{"durability": "sync"} | options)
+    return cast(State, output)
+
+
+def _saver(graph: Graph) -> BaseCheckpointSaver[Any]:
+    if not isinstance(graph.checkpointer, BaseCheckpointSaver):
+        raise ValueError(
+            "the graph has no checkpointer, so no run could wait for a person; compile it with "
+            "one: builder.compile(checkpointer=...)"
+        )
+    return graph.checkpointer
+
+
+def _check(graph: Graph, config: RunnableConfig) -> str:
+    _saver(graph)
+    where = config.get("configurable", {})
+    if "thread_id" not in where:
+        raise ValueError(
+            f'`config` names no thread (got {config!r:.80}); give {{"configurable": '
+            f'{{"thread_id": "..."}}}}'
+        )
+    if where.get("checkpoint_id"):
+        raise ValueError(
+            f"`config` names an old checkpoint (checkpoint_id={where['checkpoint_id']!r}); leave "
+            f"it out: only a thread's newest state can be carried on safely"
+        )
+    return str(where["thread_id"])
+
+
+_threads: set[str] = set()
+_threads_lock = Lock()
+
+
+@contextmanager
+def _alone(graph: Graph, config: RunnableConfig) -> Iterator[None]:
+    # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
+    thread = _check(graph, config)
+    with _threads_lock:
+        if thread in _threads:
+            raise ThreadError(
+                "busy",
+                f"thread {thread!r} is being worked on by another call in this process; see what "
+                f"is pending when it is done",
+            )
+        _threads.add(thread)
+    try:
+        yield
+    finally:
+        with _threads_lock:
+            _threads.remove(thread)
+
+
+def _known(snapshot: StateSnapshot) -> None:
+    if snapshot.metadata is None:
+        thread = snapshot.config["configurable"]["thread_id"]
+        raise ThreadError("unknown", f"nothing ever ran on thread {thread!r}; start it first")
+
+
+def _requests(snapshot: StateSnapshot) -> dict[str, Any]:
+    _known(snapshot)
+    return _waiting(snapshot)
+
+
+def _waiting(snapshot: StateSnapshot) -> dict[str, Any]:
+    waiting: dict[str, Any] = {}
+    for task in snapshot.tasks:
+        # A parent lists its subgraph's question until the subgraph is through, also when that has
+        # the answer already and broke off later; so the subgraph itself is asked.
+        if isinstance(task.state, StateSnapshot) and task.state.next:
+            waiting |= _waiting(task.state)
+        else:
+            waiting |= {i.id: i.value for i in task.interrupts}
+    return waiting
+
+
+def _check_start(snapshot: StateSnapshot, value: Any) -> None:
+    if value is None or isinstance(value, Command):
+        raise TypeError(f"`value` must be a new run's input, got {value!r:.60}; see `resume`")
+    if waiting := _waiting(snapshot):
+        raise ThreadError(
+            "pending",
+            f"the thread waits for an answer to {', '.join(waiting)}, which a new run would throw "
+            f"away; `resume` it, `abandon` it, or take another thread_id",
+        )
+    if snapshot.next:
+        raise ThreadError(
+            "unfinished",
+            f"the thread's last run broke off before {', '.join(snapshot.next)}, which a new run "
+            f"would throw away; `recover` it, `abandon` it, or take another thread_id",
+        )
+
+
+def _check_storable(graph: Graph, name: str, value: object) -> None:
+    # LangGraph would find out in the middle of the run, and leave the thread there.
+    try:
+        _saver(graph).serde.dumps_typed(value)
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be kept in a checkpoint ({type(error).__name__}: {error}); give plain "
+            f"data: str, float, int of 64 bits, list, dict"
+        ) from error
+
+
+def _check_answers(graph: Graph, snapshot: StateSnapshot, answers: Mapping[str, Any]) -> None:
+    if not isinstance(answers, Mapping):
+        raise TypeError(f"`answers` must be {{interrupt id: answer}}, got {answers!r:.80}")
+    if not answers:
+        raise ValueError("`answers` is empty; give {interrupt id: answer}")
+    waiting = _requests(snapshot)
+    for name in answers:
+        if name not in waiting:
+            raise ThreadError(
+                "not pending",
+                f"no interrupt {name!r:.60} waits for an answer: it was answered already or never "
+                f"asked; pending are: {', '.join(waiting) or 'none'}",
+            )
+        _check_storable(graph, f"the answer to {name}", answers[name])
+
+
+def _check_recover(snapshot: StateSnapshot) -> None:
+    if waiting := _requests(snapshot):
+        raise ThreadError(
+            "pending", f"the thread waits for an answer to {', '.join(waiting)}; `resume` it"
+        )
+    _check_abandon(snapshot)
+
+
+def _check_abandon(snapshot: StateSnapshot) -> None:
+    _known(snapshot)
+    if not snapshot.next:
+        raise ThreadError("finished", "the thread's last run is over; `start` another")
+
+
+def _refuse(taken: str | None) -> None:
+    if taken is not None:
+        raise ThreadError(
+            "not pending",
+            f"interrupt {taken!r} was answered by somebody else just now; if it is still pending "
+            f"in {CLAIM_SECONDS:g} s, that process died, and you may answer",
+        )

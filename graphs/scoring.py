@@ -1,0 +1,102 @@
+"""One text in, one checked prediction or the reason why there is none out: gates fail closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any, Protocol
+
+from langgraph.errors import GraphBubbleUp
+
+from bayeslora_tool.prediction import Prediction
+
+
+class Predictor(Protocol):
+    """Anything that classifies texts with doubt."""
+
+    def predict(self, texts: list[str], /) -> Sequence[Prediction]:
+        """One prediction a text, in order."""
+        ...
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is neither None nor a positive number of seconds.
+
+    Raises:
+        ValueError: Not positive, or not a number.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"`timeout` (={timeout!r}) must be > 0 seconds, or None to wait for ever")
+
+
+def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, Any]:
+    """State update ``{"prediction", "failure"}``, one of which is None.
+
+    A call past its ``timeout`` cannot be stopped: it goes on in a thread of its own, which does not
+    keep the process from ending, and its answer is dropped.
+    """
+    try:
+        if timeout is None:
+            return _checked(classifier.predict([text]))
+        return _checked(_call(lambda: classifier.predict([text])).result(timeout))
+    except GraphBubbleUp:
+        raise
+    except Exception as error:
+        return _failure(error, timeout)
+
+
+async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str, Any]:
+    """The same with the classifier's ``apredict``; a late call is cancelled."""
+    task = asyncio.ensure_future(classifier.apredict([text]))
+    try:
+        # Unlike `wait_for`, this does not wait for a call that ignores its cancellation.
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            raise TimeoutError
+        return _checked(task.result())
+    except GraphBubbleUp:
+        raise
+    except Exception as error:
+        return _failure(error, timeout)
+    finally:
+        task.cancel()
+
+
+def _call(function: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:
+            future.set_exception(error)
+
+    # An executor's threads are joined when the process ends; one that hangs would hold it up.
+    Thread(target=run, name="bayeslora-score", daemon=True).start()
+    return future
+
+
+def _checked(predictions: Any) -> dict[str, Any]:
+    if not isinstance(predictions, Sequence) or len(predictions) != 1:
+        raise TypeError(f"expected a list of one Prediction, `predict` gave {predictions!r:.80}")
+    (prediction,) = predictions
+    if not isinstance(prediction, Prediction):
+        raise TypeError(f"expected a Prediction, `predict` gave {prediction!r:.80}")
+    numbers = (prediction.confidence, prediction.variance, *prediction.probabilities.values())
+    # Checkpoints hold plain data only: numpy's scalars are refused too.
+    if not isinstance(prediction.label, str) or any(type(n) not in (int, float) for n in numbers):
+        raise TypeError(
+            f"expected a str label and plain floats, `predict` gave {prediction!r:.160}"
+        )
+    return {"prediction": prediction.to_dict(), "failure": None}
+
+
+def _failure(error: Exception, timeout: float | None) -> dict[str, Any]:
+    message = str(error)
+    if isinstance(error, TimeoutError) and timeout is not None and not message:
+        message = f"no prediction within {timeout:g} s"
+    return {"prediction": None, "failure": f"{type(error).__name__}: {message}"}

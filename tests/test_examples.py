@@ -1,0 +1,199 @@
+"""Each example as a reader would run it: in a process of its own, cut off from the world."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.server_process import offline
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs the one example whose name begins with a number; gives what it printed."""
+
+    def run(number: str, *arguments: str, stdin: str = "") -> str:
+        (file,) = EXAMPLES.glob(f"{number}_*.py")
+        done = subprocess.run(
+            [sys.executable, str(file), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
+            env=offline(tmp_path),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr, done.stderr
+        return done.stdout
+
+    return run
+
+
+def in_order(output: str, *parts: str) -> None:
+    """Each part is a regular expression that begins a line, after the one before."""
+    at = 0
+    for part in parts:
+        found = re.compile(rf"^\s*{part}", re.MULTILINE).search(output, at)
+        assert found, f"no line begins with {part!r} in:\n{output[at:]}"
+        at = found.end()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_can_be_read_at_a_glance(name: str) -> None:
+    lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 60
+    assert f"python examples/{name}" in "\n".join(lines)
+    assert name in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_predict_routes_each_text(run: Run) -> None:
+    in_order(
+        run("01"),
+        "'where is my order",
+        "proceed: order_status$",
+        "Sure enough: ",
+        "'please cancel",
+        "proceed: cancel_reservation$",
+        "'florgle",
+        "(clarify|escalate): ",
+    )
+
+
+def test_the_agent_obeys_the_tool(run: Run) -> None:
+    in_order(
+        run("02"),
+        "tool:  action=proceed label=cancel_reservation ",
+        r"agent: Done: cancel reservation\.",
+        "tool:  action=(clarify|escalate) ",
+        "agent: (Before I do anything|I have passed this on)",
+    )
+
+
+def test_the_gate_stops_the_doubtful_call_alone(run: Run) -> None:
+    output = run("03")
+    assert output.count("reviewer is asked") == 1
+    in_order(
+        output,
+        "user:     put a freeze",
+        "agent:    The tool says: the account of Ada is frozen",
+        "user:     see to it",
+        "reviewer is asked: ",
+        "reviewer: approve",
+        "agent:    The tool says: the account of Ada is frozen",
+    )
+
+
+def test_a_review_is_answered_in_a_process_that_loads_no_model(run: Run) -> None:
+    in_order(
+        run("04"),
+        "waiting for a reviewer: ",
+        "Text: my purse",
+        "decided by: human",
+        "result: report_lost_card is done",
+        "model loaded in this process: False",
+    )
+
+
+SCRIPTED_CHAT = (
+    "agent: I am not sure what you mean",
+    r"agent: Understood: report lost card\.",
+    "agent: I am not sure what you mean",
+    r"agent: A colleague will get back to you\.",
+)
+
+
+def test_the_scripted_user_is_asked_before_anything_is_done(run: Run) -> None:
+    output = run("05")
+    assert output.count("agent:") == len(SCRIPTED_CHAT)
+    in_order(output, *SCRIPTED_CHAT)
+
+
+def test_a_real_user_may_type(run: Run) -> None:
+    output = run("05", "--chat", stdin="please cancel my dinner reservation\n\n")
+    assert output.count("agent:") == 1
+    assert "agent: Understood: cancel reservation." in output
+
+
+def test_the_desk_does_each_thing_once(run: Run) -> None:
+    output = run("06")
+    in_order(
+        output,
+        "by model: your order is shipped",
+        "by model: your dinner is off",
+        "by model: your chequebook is ordered",
+        "by human: your card is blocked",
+    )
+    desk = output[output.index("desk:") :].split("\n  ")[1:]
+    things = ["order shipped", "card blocked", "dinner off", "chequebook ordered"]
+    assert [line.strip() for line in desk] == things
+
+
+def test_a_run_stops_when_its_budget_is_spent(run: Run) -> None:
+    clear, odd, strict = run("07").strip().split("\n\n")
+    assert "review: " not in clear
+    in_order(clear, "first: book_hotel", "second: car_rental", "third: cancel_res", "finished: ")
+    in_order(
+        odd,
+        "review: Step 'second': ",
+        r"first: book_hotel done \(by model\)",
+        r"second: settled on the phone \(by human\)",
+        "stopped: budget: Step 'third': ",
+    )
+    in_order(
+        strict,
+        "review: Step 'first': Sure enough: .* But the run's error probability would reach",
+        r"error probability: at most 0$",
+        "stopped: budget: Step 'second': Sure enough: ",
+    )
+
+
+def test_the_sweep_is_measured_and_drawn(run: Run, tmp_path: Path) -> None:
+    output = run("08", str(tmp_path / "sweep"))
+    in_order(
+        output,
+        r"no gate: [1-7] of 7 wrong, 0 asked",
+        r"intents: \d of 7 wrong, [1-7] asked",
+        r"confidence alone \(intents\): ",
+        r"cheapest of \d+ tried: intents, tau_conf ",
+    )
+    png = tmp_path / "sweep" / "sweep.png"
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert str(png) in output
+
+
+def test_a_tsv_becomes_an_adapter_and_a_policy(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    in_order(
+        run("09", str(tmp_path / "mine")),
+        "# By `bayeslora calibrate`: at most 3.0% wrong among what proceeds,",
+        "calibrated_for: adapter ",
+        "please refund the tent",
+        "proceed: Sure enough: 'refund' ",
+        "a question about my tent",
+        "(clarify|escalate): ",
+    )
+    assert (tmp_path / "mine" / "adapter" / "bayeslora.json").is_file()
+    assert (tmp_path / "mine" / "policy.yaml").is_file()
+
+
+def test_an_mcp_client_gets_a_structured_answer(run: Run) -> None:
+    in_order(
+        run("10"),
+        "classify_with_uncertainty: ",
+        "'where is my order",
+        '"action": "proceed"',
+        '"label": "order_status"',
+        "'florgle",
+        '"action": "(clarify|escalate)"',
+    )

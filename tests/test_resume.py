@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bayeslora_tool.graphs import claims
+from bayeslora_tool.graphs.escalation import create_escalation_graph
+from bayeslora_tool.graphs.resume import (
+    ThreadError,
+    aabandon,
+    abandon,
+    apending,
+    arecover,
+    aresume,
+    astart,
+    pending,
+    recover,
+    resume,
+    start,
+)
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import Command
+
+from bayeslora_tool.policy import Policy
+from tests.conftest import FakeClassifier, by_words
+
+CONFIG: Any = {"configurable": {"thread_id": "1"}}
+APPROVE = {"type": "approve"}
+
+
+class Desk:
+    """A graph that waits for a review, and what it did."""
+
+    def __init__(self, saver: Any = None, act: Callable[[Any], Any] | None = None) -> None:
+        self.acted: list[Any] = []
+        self.fake = FakeClassifier(by_words)
+        builder = create_escalation_graph(
+            classifier=self.fake, policy=Policy(0.8, 0.01), act=act or self.acted.append
+        )
+        self.graph: Any = builder.compile(checkpointer=saver or InMemorySaver())
+
+    def everything(self) -> Any:
+        """All that the checkpointer holds on the thread."""
+        return list(self.graph.checkpointer.list(CONFIG))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def refused(problem: str, call: Callable[[], Any]) -> str:
+    with pytest.raises(ThreadError) as caught:
+        call()
+    assert caught.value.problem == problem
+    return str(caught.value)
+
+
+def open_review(desk: Desk, text: str = "odd") -> str:
+    start(desk.graph, {"text": text}, CONFIG)
+    (name,) = pending(desk.graph, CONFIG)
+    return name
+
+
+def test_an_answer_by_id_settles_the_review(desk: Desk) -> None:
+    name = open_review(desk)
+    assert pending(desk.graph, CONFIG)[name]["action_requests"][0]["args"]["text"] == "odd"
+    state = resume(desk.graph, CONFIG, {name: APPROVE})
+    assert state["outcome"]["decided_by"] == "human"
+    assert pending(desk.graph, CONFIG) == {}
+    assert desk.acted == [state["outcome"]]
+
+
+def test_a_second_answer_is_refused_and_changes_nothing(desk: Desk) -> None:
+    name = open_review(desk)
+    resume(desk.graph, CONFIG, {name: APPROVE})
+    before = desk.everything()
+    message = refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
+    assert "answered already" in message
+    assert desk.everything() == before
+    assert len(desk.acted) == 1
+
+
+def test_a_stale_id_does_not_answer_the_question_asked_again(desk: Desk) -> None:
+    first = open_review(desk)
+    resume(desk.graph, CONFIG, {first: "garbage"})
+    (second,) = pending(desk.graph, CONFIG)
+    before = desk.everything()
+    message = refused("not pending", lambda: resume(desk.graph, CONFIG, {first: APPROVE}))
+    assert second in message
+    assert desk.everything() == before
+    resume(desk.graph, CONFIG, {second: APPROVE})
+    assert len(desk.acted) == 1
+
+
+def test_one_wrong_id_among_right_ones_takes_no_answer(desk: Desk) -> None:
+    name = open_review(desk)
+    refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE, "f" * 32: APPROVE}))
+    assert list(pending(desk.graph, CONFIG)) == [name]
+    resume(desk.graph, CONFIG, {name: APPROVE})  # and claims nothing
+
+
+@pytest.mark.parametrize("call", [pending, recover, abandon])
+def test_an_unknown_thread_is_refused(desk: Desk, call: Callable[..., Any]) -> None:
+    assert "thread '1'" in refused("unknown", lambda: call(desk.graph, CONFIG))
+    refused("unknown", lambda: resume(desk.graph, CONFIG, {"a" * 32: APPROVE}))
+    assert desk.everything() == []
+
+
+def test_a_new_input_does_not_replace_a_pending_review(desk: Desk) -> None:
+    name = open_review(desk)
+    before = desk.everything()
+    message = refused("pending", lambda: start(desk.graph, {"text": "clear"}, CONFIG))
+    assert name in message
+    assert desk.everything() == before
+    assert desk.fake.seen == ["odd"]
+    refused("pending", lambda: recover(desk.graph, CONFIG))
+
+
+def test_a_thread_serves_one_run_after_another_with_new_keys(desk: Desk) -> None:
+    for text in ("clear one", "clear two"):
+        start(desk.graph, {"text": text}, CONFIG)
+    resume(desk.graph, CONFIG, {open_review(desk): APPROVE})
+    assert [outcome["text"] for outcome in desk.acted] == ["clear one", "clear two", "odd"]
+    assert len({outcome["key"] for outcome in desk.acted}) == 3
+
+
+def test_an_action_that_broke_off_is_recovered_with_the_same_key() -> None:
+    keys: list[str] = []
+
+    def act(outcome: Any) -> str:
+        keys.append(outcome["key"])
+        if len(keys) < 3:
+            raise ConnectionError("no answer")
+        return "done"
+
+    desk = Desk(act=act)
+    name = open_review(desk)
+    with pytest.raises(ConnectionError):
+        resume(desk.graph, CONFIG, {name: APPROVE})
+    message = refused("unfinished", lambda: start(desk.graph, {"text": "clear"}, CONFIG))
+    assert "before act" in message
+    refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
+    with pytest.raises(ConnectionError):
+        recover(desk.graph, CONFIG)
+    assert recover(desk.graph, CONFIG)["result"] == "done"
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    assert desk.fake.seen == ["odd"]
+    refused("finished", lambda: recover(desk.graph, CONFIG))
+
+
+def test_what_is_abandoned_is_gone_and_the_thread_is_free(desk: Desk) -> None:
+    name = open_review(desk)
+    abandon(desk.graph, CONFIG)
+    refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
+    refused("finished", lambda: abandon(desk.graph, CONFIG))
+    with pytest.raises(TypeError, match="`text` must be a str"):
+        start(desk.graph, {"text": 5}, CONFIG)
+    abandon(desk.graph, CONFIG)
+    assert start(desk.graph, {"text": "clear"}, CONFIG)["outcome"]["label"] == "yes"
+    assert len(desk.acted) == 1
+
+
+def test_a_missing_checkpointer_is_named(policy: Policy, fake: FakeClassifier) -> None:
+    graph = create_escalation_graph(classifier=fake, policy=policy).compile()
+    calls: list[Callable[[], Any]] = [
+        lambda: start(graph, {"text": "clear"}, CONFIG),
+        lambda: pending(graph, CONFIG),
+        lambda: resume(graph, CONFIG, {"a" * 32: APPROVE}),
+        lambda: recover(graph, CONFIG),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="no checkpointer"):
+            call()
+    assert fake.seen == []
+
+
+@pytest.mark.parametrize("value", [None, Command(resume="yes")])
+def test_start_takes_inputs_only(desk: Desk, value: Any) -> None:
+    with pytest.raises(TypeError, match="a new run's input"):
+        start(desk.graph, value, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "names no thread"),
+        ({"configurable": {"thread_id": "1", "checkpoint_id": "x"}}, "old checkpoint"),
+    ],
+)
+def test_a_config_must_name_a_thread_at_its_newest(desk: Desk, config: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        start(desk.graph, {"text": "clear"}, config)
+
+
+@pytest.mark.parametrize("answers", ["yes", ["approve"], None])
+def test_answers_without_ids_are_refused(desk: Desk, answers: Any) -> None:
+    open_review(desk)
+    with pytest.raises(TypeError, match="`answers` must be"):
+        resume(desk.graph, CONFIG, answers)
+    with pytest.raises(ValueError, match="`answers` is empty"):
+        resume(desk.graph, CONFIG, {})
+    assert len(pending(desk.graph, CONFIG)) == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [10**40, {"type": "reject", "n": 10**40}, object()],
+    ids=["a great int", "one within", "no data"],
+)
+def test_an_answer_that_no_checkpoint_can_hold_is_refused_before_it_does_harm(
+    desk: Desk, odd: Any
+) -> None:
+    name = open_review(desk)
+    before = desk.everything()
+    with pytest.raises(ValueError, match=f"the answer to {name} cannot be kept"):
+        resume(desk.graph, CONFIG, {name: odd})
+    assert desk.everything() == before
+    assert resume(desk.graph, CONFIG, {name: APPROVE})["outcome"]["label"] == "yes"
+
+
+def race(calls: list[Callable[[], Any]]) -> list[Any]:
+    """What each call returned or raised, all begun at once."""
+    gate = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        gate.wait()
+        try:
+            return call()
+        except ThreadError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def test_of_reviewers_who_answer_at_once_in_one_process_one_is_heard() -> None:
+    desk = Desk(act=lambda outcome: time.sleep(0.02))
+    for _ in range(20):
+        name = open_review(desk)
+        results = race([partial(resume, desk.graph, CONFIG, {name: APPROVE})] * 4)
+        assert sum(isinstance(r, dict) for r in results) == 1
+        assert {r.problem for r in results if isinstance(r, ThreadError)} <= {"busy", "not pending"}
+
+
+def test_of_reviewers_in_processes_that_share_only_the_database_one_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bayeslora_tool.graphs.resume._alone", lambda *_: nullcontext())
+    acted: list[Any] = []
+    file = str(tmp_path / "a.sqlite")
+    with SqliteSaver.from_conn_string(file) as one, SqliteSaver.from_conn_string(file) as other:
+        desks = [Desk(saver, acted.append) for saver in (one, other)]
+        for round_ in range(1, 16):
+            name = open_review(desks[round_ % 2])
+            results = race([partial(resume, d.graph, CONFIG, {name: APPROVE}) for d in desks])
+            assert sum(isinstance(r, dict) for r in results) == 1
+            assert len(acted) == round_
+
+
+def test_a_claim_whose_process_died_lapses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = open_review(desk)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(desk.graph), "invoke", die)
+        with pytest.raises(KeyboardInterrupt):
+            resume(desk.graph, CONFIG, {name: APPROVE})
+    assert "somebody else" in refused(
+        "not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE})
+    )
+    later = time.time() + claims.CLAIM_SECONDS + 1
+    monkeypatch.setattr(claims.time, "time", lambda: later)
+    assert resume(desk.graph, CONFIG, {name: APPROVE})["outcome"]["decision"] == "proceed"
+    assert len(desk.acted) == 1
+
+
+async def test_async_has_the_same_promises(tmp_path: Path) -> None:
+    keys: list[str] = []
+
+    async def act(outcome: Any) -> str:
+        keys.append(outcome["key"])
+        if len(keys) == 1:
+            raise ConnectionError("no answer")
+        return "done"
+
+    async def refuses(problem: str, call: Any) -> None:
+        with pytest.raises(ThreadError) as caught:
+            await call
+        assert caught.value.problem == problem
+
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "a.sqlite")) as saver:
+        graph = Desk(saver, act).graph
+        await refuses("unknown", apending(graph, CONFIG))
+        await astart(graph, {"text": "odd"}, CONFIG)
+        (name,) = await apending(graph, CONFIG)
+        await refuses("pending", astart(graph, {"text": "clear"}, CONFIG))
+        with pytest.raises(ConnectionError):
+            await aresume(graph, CONFIG, {name: APPROVE})
+        await refuses("not pending", aresume(graph, CONFIG, {name: APPROVE}))
+        assert (await arecover(graph, CONFIG))["result"] == "done"
+        await refuses("finished", arecover(graph, CONFIG))
+        await astart(graph, {"text": "odd"}, CONFIG)
+        await aabandon(graph, CONFIG)
+        assert await apending(graph, CONFIG) == {}
+    assert len(set(keys)) == 1
