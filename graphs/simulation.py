@@ -19,6 +19,7 @@ from bayeslora_tool.graphs.people import People
 from bayeslora_tool.graphs.review import CLARIFY_ACTION
 from bayeslora_tool.graphs.scoring import Predictor
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from bayeslora_tool.policy import Policy, decide
@@ -84,6 +85,8 @@ class Scored:
                 batch = new[start : start + 64]
                 try:
                     self._known |= zip(batch, self._score(batch), strict=True)
+                except GraphBubbleUp:
+                    raise
                 except Exception:  # one text may spoil a batch: find out which
                     self._known |= {text: self._score_alone(text) for text in batch}
                 advance(len(batch))
@@ -98,6 +101,8 @@ class Scored:
     def _score_alone(self, text: str) -> Prediction | Exception:
         try:
             (prediction,) = self._score([text])
+        except GraphBubbleUp:
+            raise
         except Exception as error:  # the graph escalates such a text, as in earnest
             return error
         return prediction

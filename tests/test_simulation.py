@@ -17,6 +17,7 @@ from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.people import NOTHING_TO_ADD, People
 from bayeslora_tool.graphs.simulation import NO_GATE, Scored, play, simulate, walk
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from typer.testing import CliRunner
 
 from bayeslora_tool import cli
@@ -549,3 +550,19 @@ class TestConversation:
         assert app({"role": "user", "content": "clear"}, thread_id="1")["content"] == "label yes"
         with pytest.raises(TypeError, match="`content` must be a str, got None"):
             app({"role": "user", "content": None}, thread_id="2")
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_interrupt_of_the_classifier_is_not_taken_for_a_failed_score(at: int) -> None:
+    """Neither in a batch, nor alone after the batch has failed."""
+
+    class Interrupting:
+        labels = ("yes", "no")
+        calls = 0
+
+        def predict(self, texts: list[str]) -> list[Prediction]:
+            self.calls += 1
+            raise GraphInterrupt() if self.calls == at else RuntimeError("the batch broke")
+
+    with pytest.raises(GraphInterrupt):
+        Scored(Interrupting()).add(["one", "two"])
