@@ -298,16 +298,21 @@ class BayesLoRAClassifier:
             moments = estimators.linearized(passed.probabilities, log_odds_variance)
             if scoring.estimator == "adaptive":
                 assert policy is not None
+                # Too novel is a settled route, whatever the draws would say.
+                strange = [not (v is None or policy.tau_novelty is None or v <= policy.tau_novelty)
+                           for v in self._novelty(passed, len(batch))]  # fmt: skip
                 bounds = estimators.linearized_bounds(passed.probabilities, log_odds_variance)
                 undecided = bounds.undecided(policy.tau_conf, policy.tau_var).tolist()
-                rows = [i for i, t in enumerate(batch) if undecided[i] and not t.truncated]
+                rows = [
+                    i
+                    for i, text in enumerate(batch)
+                    if undecided[i] and not text.truncated and not strange[i]
+                ]
                 draws = self._draw_until_settled([batch[i] for i in rows], scoring, policy)
                 for row, drawn in zip(rows, draws, strict=True):
                     moments.put(row, estimators.fitted(drawn[:, None]))
                     taken[row] = len(drawn)
-        novelty: list[float | None] = [None] * len(batch)
-        if self.novelty is not None and passed is not None:
-            novelty = self.novelty.percentile(passed.features).tolist()
+        novelty = self._novelty(passed, len(batch))
         best = moments.mean.argmax(dim=1).tolist()
         scored_by = self.scored_by(scoring)
         return [
@@ -328,6 +333,12 @@ class BayesLoRAClassifier:
             )
             for row, (text, k) in enumerate(zip(batch, best, strict=True))
         ]
+
+    def _novelty(self, passed: Pass | None, n_texts: int) -> list[float | None]:
+        if self.novelty is None or passed is None:
+            return [None] * n_texts
+        found: list[float | None] = self.novelty.percentile(passed.features).tolist()
+        return found
 
     def _draw_until_settled(
         self, batch: list[Encoded], scoring: Scoring, policy: Policy

@@ -4,6 +4,7 @@ import math
 import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,6 +218,17 @@ class TestAdaptive:
         assert [p.variance for p in far] == [p.variance for p in linear]
         assert 0 < max(p.n_draws for p in near) <= 64
         assert {p.estimator for p in near} == {"adaptive"}
+
+    def test_adaptive_does_not_draw_for_what_the_novelty_gate_stops(self, tiny: Any) -> None:
+        middle = sorted(p.confidence for p in tiny.predict(TEXTS))[len(TEXTS) // 2]
+        policy = Policy(middle, 0.25)
+        free = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=policy)
+        assert any(p.n_draws for p in free)
+        stopping = replace(policy, tau_novelty=0.0)
+        gated = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=stopping)
+        for p, q in zip(free, gated, strict=True):
+            assert q.n_draws == (0 if q.novelty > 0 else p.n_draws)
+        assert sum(p.n_draws for p in gated) < sum(p.n_draws for p in free)
 
     def test_without_a_policy_is_an_error_that_says_so(self, tiny: Any) -> None:
         with pytest.raises(ValueError, match=r"needs the thresholds: pass policy="):
