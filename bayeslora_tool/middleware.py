@@ -18,6 +18,7 @@ from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.call_review import Result, answer_call, review_call, tell_edit
+from bayeslora_tool.graphs.gate import default_question
 from bayeslora_tool.graphs.scoring import Predictor, ascore, check_timeout, score
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
@@ -121,7 +122,7 @@ class UncertaintyGate(AgentMiddleware[GateState, Any, Any]):
         self.timeout = timeout
         self.text = text
         self.gated = None if tools is None else _names(tools)
-        self.ask = ask or _default_question
+        self.ask = ask or default_question
         self._name = name
 
     @property
@@ -306,8 +307,3 @@ def _request(messages: Sequence[AnyMessage]) -> tuple[list[str], int]:
             asked += 1
             in_turn = True
     return words, asked
-
-
-def _default_question(prediction: Prediction, text: str) -> str:
-    first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
-    return f'I am not sure what you mean. Is it about "{first}" or "{second}", or something else?'

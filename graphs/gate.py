@@ -131,7 +131,7 @@ def build_gate(
         said, question = _policy_route(state, policy), None
         if said["action"] == "clarify":
             try:
-                question = _question(ask or _default_question, state)
+                question = _question(ask or default_question, state)
             except GraphBubbleUp:
                 raise
             except Exception as error:  # fail closed
@@ -244,7 +244,8 @@ def _question(ask: Ask, state: EscalationState) -> str:
     return question
 
 
-def _default_question(prediction: Prediction, text: str) -> str:
+def default_question(prediction: Prediction, text: str) -> str:
+    """Names the two likeliest labels."""
     first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
     return f'I am not sure what you mean. Is it about "{first}" or "{second}", or something else?'
 

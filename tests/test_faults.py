@@ -26,7 +26,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from bayeslora_tool.policy import Policy
-from tests.conftest import FakeClassifier, by_words, make_prediction
+from tests.conftest import Answers, FakeClassifier, by_words, make_prediction
 
 ROOT = Path(__file__).parents[1]
 POLICY = Policy(tau_conf=0.8, tau_var=0.01)
@@ -48,17 +48,7 @@ def waiting(graph: Any, thread: object = 1) -> tuple[str, dict[str, Any]]:
     return name, request["action_requests"][0]
 
 
-class Answers:
-    """A classifier that gives what it was given, in sync and async."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def predict(self, texts: list[str]) -> Any:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
+class AsyncAnswers(Answers):
     async def apredict(self, texts: list[str]) -> Any:
         return self.predict(texts)
 
@@ -88,7 +78,7 @@ class Answers:
 async def test_a_broken_classifier_is_escalated_with_the_reason(
     answer: Any, reason: str, timeout: float | None, mode: str
 ) -> None:
-    graph = build(Answers(answer), timeout=timeout, act=lambda outcome: pytest.fail("acted"))
+    graph = build(AsyncAnswers(answer), timeout=timeout, act=lambda outcome: pytest.fail("acted"))
     if mode == "sync":
         graph.invoke({"text": "x"}, on(1))
     else:

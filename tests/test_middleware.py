@@ -36,7 +36,7 @@ from pydantic import TypeAdapter
 from bayeslora_tool.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
-from tests.conftest import FakeClassifier, by_words, make_prediction
+from tests.conftest import Answers, FakeClassifier, by_words, make_prediction
 from tests.scripted_model import ScriptedModel, calls
 
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
@@ -387,18 +387,6 @@ class TestClarify:
         assert "No question could be put" in description
 
 
-class Odd:
-    """A classifier that answers with whatever it is given, or raises it."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def predict(self, texts: list[str]) -> Any:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -415,7 +403,7 @@ class Odd:
 def test_what_cannot_be_scored_is_escalated_with_the_reason(
     policy: Policy, answer: Any, reason: str
 ) -> None:
-    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(Odd(answer), policy))
+    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(Answers(answer), policy))
     assert reason in asked(desk.say("x"))["action_requests"][0]["description"]
     desk.answer(APPROVE)
     assert desk.did == [("tea", 1)]
