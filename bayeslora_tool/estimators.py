@@ -15,11 +15,13 @@ from torch import Tensor
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
 _WEIGHTS /= _WEIGHTS.sum()
 
-# How far the linearized log-odds may be from those of infinitely many draws: the variance by this
-# factor either way, the location by this share of the standard deviation. Chosen by hand, wide;
-# `bayeslora bench` shows the share of equal routes that follows.
-VARIANCE_REACH = 2.0
-LOCATION_REACH = 0.5
+# Where the log-odds of infinitely many draws lie, judged by the linearized ones: the variance
+# between these multiples of it, the location between these shares of the standard deviation off it.
+# Against 400 draws, the middle 95 % of 100 texts of CLINC150 test lay in 0.85 to 3.56 and -1.27 to
+# -0.19, of 60 of SST-2 dev in 0.86 to 1.25 and -0.52 to 0.02. With many labels the location falls:
+# noise lifts the sum over the other labels.
+VARIANCE_REACH = (0.8, 4.0)
+LOCATION_REACH = (-1.5, 0.2)
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,10 @@ def linearized_bounds(probabilities: Tensor, log_odds_variance: Tensor) -> Bound
         log_odds_variance: (B,), of :func:`linearized`.
     """
     location = log_odds(probabilities, probabilities.argmax(dim=1))
-    slack = LOCATION_REACH * log_odds_variance.sqrt()
+    deviation = log_odds_variance.sqrt()
     return Bounds(
-        location - slack,
-        location + slack,
-        log_odds_variance / VARIANCE_REACH,
-        log_odds_variance * VARIANCE_REACH,
+        *(location + reach * deviation for reach in LOCATION_REACH),
+        *(reach * log_odds_variance for reach in VARIANCE_REACH),
     )
 
 
