@@ -31,9 +31,6 @@ class Recipe:
         labels: From the label as written in the files to its name, in the order of the classes;
             None takes what the training file holds, sorted.
         text_column, label_column: Columns (or JSON keys) of the files.
-        min_words: Texts with fewer words are left out, of both files.
-        start_from: Adapter whose weights training starts from: bundled name, folder or hub id, with
-            the same rank, layers and labels; None starts afresh.
         rank, alpha: LoRA's r and alpha; the update is scaled by alpha / r.
         target_modules: Layers to adapt: names, or "all-linear".
         dropout, placement, scope: The noise, in training and at inference; see ``posterior.py``.
@@ -54,8 +51,6 @@ class Recipe:
     labels: dict[str, str] | None = None
     text_column: str = "text"
     label_column: str = "label"
-    min_words: Count = 1
-    start_from: str | None = None
     rank: Count = 16
     alpha: Count = 32
     target_modules: str | list[str] = "all-linear"
@@ -139,12 +134,6 @@ def read_training_data(recipe: Recipe, train: str | Path, held_out: str | Path) 
         )
         for path in (train, held_out)
     ]
-    for path, i in ((train, 0), (held_out, 1)):
-        files[i] = [e for e in files[i] if len(e.text.split()) >= recipe.min_words]
-        if not files[i]:
-            raise ValueError(
-                f"{Path(path).name} has no text of `min_words` (={recipe.min_words}) words or more"
-            )
     seen = {normal_text(example.text) for example in files[1]}
     kept = [example for example in files[0] if normal_text(example.text) not in seen]
     counts = Counter(example.label for example in kept)

@@ -16,10 +16,7 @@ from peft import (
     PeftModel,
     TaskType,
     get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
 )
-from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     DataCollatorWithPadding,
@@ -33,7 +30,7 @@ from bayeslora_tool import golden
 from bayeslora_tool.backbone import backbone_fingerprint, find_backbone
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText
-from bayeslora_tool.loading import find_adapter_folder, load_backbone, load_tokenizer, quiet
+from bayeslora_tool.loading import load_backbone, load_tokenizer, quiet
 from bayeslora_tool.manifest import (
     FILE_NAME,
     BackboneRecord,
@@ -69,8 +66,7 @@ def train_adapter(
     Raises:
         FileExistsError: ``output`` holds an adapter already.
         FileNotFoundError: No backbone; or ``resume`` and no checkpoint.
-        ValueError: ``recipe.start_from`` does not fit the recipe; or several GPUs in one process
-            (start with ``accelerate launch`` instead).
+        ValueError: Several GPUs in one process (start with ``accelerate launch`` instead).
     """
     output = Path(output)
     checkpoints = output / "checkpoints"
@@ -84,8 +80,6 @@ def train_adapter(
     tokenizer = load_tokenizer(folder)
     with quiet():
         model = get_peft_model(load_backbone(folder, data.labels), _lora_config(recipe))
-    if recipe.start_from is not None:
-        _start_from(model, recipe.start_from)
     posterior = AdapterPosterior(
         model, placement=recipe.placement, scope=recipe.scope, dropout=recipe.dropout
     )
@@ -180,22 +174,6 @@ class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
                 weight_decay=self.args.weight_decay,
             )
         return self.optimizer
-
-
-def _start_from(model: PeftModel, adapter: str) -> None:
-    folder = find_adapter_folder(adapter)
-    weights = load_file(folder / "adapter_model.safetensors")
-    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    shapes = {name: tuple(value.shape) for name, value in expected.items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if shapes != found:
-        differ = sorted(set(shapes.items()) ^ set(found.items()))[0]
-        raise ValueError(
-            f"`start_from` (={adapter!r}) does not fit the recipe: {differ[0]} has shape "
-            f"{found.get(differ[0], 'none')}, expected {shapes.get(differ[0], 'none')}; use the "
-            f"rank, target_modules and labels that it was trained with"
-        )
-    set_peft_model_state_dict(model, weights)
 
 
 def _lora_config(recipe: Recipe) -> LoraConfig:

@@ -105,15 +105,6 @@ class TestData:
         with pytest.raises(ValueError, match=r"h\.tsv, line 3: label 'maybe' has no text in t\.t"):
             read_training_data(Recipe(), train, held)
 
-    def test_short_texts_are_left_out_of_both_files(self, tmp_path: Path) -> None:
-        train = write(tmp_path, "t.tsv", "text\tlabel\na b c\tyes\na b\tno\na b d\tno\n")
-        held = write(tmp_path, "h.tsv", "text\tlabel\nx y z\tyes\nx\tno\n")
-        data = read_training_data(Recipe(min_words=3), train, held)
-        assert [e.text for e in data.train] == ["a b c", "a b d"]
-        assert [e.text for e in data.held_out] == ["x y z"]
-        with pytest.raises(ValueError, match=r"t\.tsv has no text of `min_words` \(=4\) words"):
-            read_training_data(Recipe(min_words=4), train, held)
-
     def test_class_order_is_the_recipes(self, tiny_files: Any) -> None:
         recipe = Recipe(labels={"good": "good", "bad": "bad"})
         assert read_training_data(recipe, *tiny_files).labels == ("good", "bad")
@@ -207,33 +198,6 @@ class TestTraining:
         assert clf.predict(["a good film"])[0].variance > 0
         with pytest.raises(FileExistsError, match="holds an adapter already"):
             training.train_adapter(recipe, data, output)
-
-    def test_starts_from_another_adapter(
-        self, tiny_adapter: Path, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, tiny: Any
-    ) -> None:
-        """With learning rates of nothing, what it started from is what comes out."""
-        from bayeslora_tool.training import train_adapter
-
-        recipe = Recipe(
-            backbone=str(tiny_backbone),
-            revision=None,
-            rank=4,
-            alpha=16,
-            dropout=0.3,
-            epochs=1,
-            learning_rate=1e-12,
-            head_learning_rate=0,
-            weight_decay=0,
-            start_from=str(tiny_adapter),
-        )
-        data = read_training_data(recipe, *tiny_files)
-        clf = train_adapter(recipe, data, tmp_path / "out")
-        texts = [e.text for e in data.held_out]
-        for p, q in zip(clf.predict(texts), tiny.predict(texts), strict=True):
-            assert abs(p.confidence - q.confidence) < 1e-5
-        wider = replace(recipe, rank=5)
-        with pytest.raises(ValueError, match=r"`start_from` .* does not fit.*\(4, 32\)"):
-            train_adapter(wider, data, tmp_path / "other")
 
     @pytest.mark.parametrize("noise", ["input token", "rank token"])
     def test_other_noise_trains_and_loads_back(
