@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bayeslora_tool.graphs.gate import create_gate_graph
     from bayeslora_tool.graphs.resume import ThreadError, pending, recover, resume, start
     from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
-    from bayeslora_tool.middleware import UncertaintyGate
+    from bayeslora_tool.middleware import AnswerGate, UncertaintyGate
     from bayeslora_tool.policy import Decision, Policy, Preset, Scoring, decide, load_preset
     from bayeslora_tool.posterior import AdapterPosterior
     from bayeslora_tool.prediction import Prediction
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdapterPosterior": "posterior",
+    "AnswerGate": "middleware",
     "BayesLoRAClassifier": "classifier",
     "BayesLoRATool": "tool",
     "Decision": "policy",
@@ -45,6 +46,7 @@ _HOME = {
 
 __all__ = [
     "AdapterPosterior",
+    "AnswerGate",
     "BayesLoRAClassifier",
     "BayesLoRATool",
     "Decision",

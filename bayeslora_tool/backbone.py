@@ -23,7 +23,7 @@ _BACKBONE_FILES = [
     "merges.txt",
     "tokenizer.model",
 ]
-_ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", "bayeslora.json"]
+_ADAPTER_FILES = ["adapter_config.json", "*.safetensors", "bayeslora.json"]
 
 
 def find_backbone(name: str | Path, revision: str | None = None) -> Path:

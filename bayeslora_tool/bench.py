@@ -15,18 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft.tuners.lora import LoraLayer
 from scipy import stats
-from transformers import pipeline
 
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.growth import cost_curves
-from bayeslora_tool.loading import load_adapter, quiet
 from bayeslora_tool.policy import Policy, Preset, decide
+from bayeslora_tool.practices import plain_pipeline, train_mode
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.turns import Call, Progress, peak_mb, ratio, take_turns
+from bayeslora_tool.turns import Progress, peak_mb, ratio, take_turns
 
 BASELINE = "deterministic"
+NARROW = "linearized, bfloat16"
+PIPELINE = "pipeline, no doubt"
+ADAPTIVE_MOST = 128
+PIPELINE_TEXTS = 256  # enough for sorting by length to matter, as it does in earnest
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def run_bench(
     preset: Preset,
     texts: Sequence[str],
     *,
+    n_texts: int = 64,
     draws: Sequence[int] = (10, 20),
     rounds: int = 3,
     reference_texts: int = 64,
@@ -68,15 +71,17 @@ def run_bench(
 
     Args:
         preset: Adapter and policy.
-        texts: To score; routes and variances are compared on the first ``reference_texts``.
+        texts: To choose from.
+        n_texts: What each contestant scores, spread over ``texts``.
         draws: The T of the Monte Carlo contestants.
         rounds: Turns that each contestant takes.
-        reference_texts: See ``texts``.
+        reference_texts: Whose routes and variances are compared, spread over ``texts``.
         reference_draws: Draws that stand for infinitely many.
         curves: Also how cost grows with T, batch, length and labels.
         progress: Called with what begins now.
     """
-    texts = list(texts)
+    compared, many = _spread(texts, reference_texts), _spread(texts, PIPELINE_TEXTS)
+    texts = _spread(texts, n_texts)
     # Estimators are compared here, so the thresholds must not insist on theirs.
     preset = replace(preset, policy=replace(preset.policy, calibrated_for=None))
     classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, policy=preset.policy)
@@ -85,7 +90,10 @@ def run_bench(
     # pass and the rest takes turns: more texts or draws would not raise the peak.
     long = ["word " * 600] * 16
     peak = peak_mb(lambda: classifier.predict(long, estimator="monte_carlo", n_draws=8))
-    contestants = _contestants(classifier, preset, draws)
+    narrow = BayesLoRAClassifier.from_pretrained(
+        preset.adapter, policy=preset.policy, dtype=torch.bfloat16
+    )
+    contestants = _contestants(classifier, narrow, preset, draws)
     short = min(texts, key=lambda text: abs(len(classifier.tokenizer(text)["input_ids"]) - 12))
 
     memory = {}
@@ -98,8 +106,8 @@ def run_bench(
     )
     progress("latency of one text")
     latency = take_turns({name: partial(run, [short]) for name, run in contestants.items()}, 15)
-    progress(f"reference: {reference_draws} draws of {min(reference_texts, len(texts))} texts")
-    agreement = _agreement(classifier, preset, texts[:reference_texts], draws, reference_draws)
+    progress(f"reference: {reference_draws} draws of {len(compared)} texts")
+    agreement = _agreement(classifier, narrow, preset.policy, compared, draws, reference_draws)
     rows = [
         Row(
             name=name,
@@ -120,17 +128,25 @@ def run_bench(
         "texts": len(texts),
         "mean_tokens": float(np.mean([p.n_tokens for p in classifier.predict(texts)])),
         "rounds": rounds,
-        "reference": {"texts": min(reference_texts, len(texts)), "draws": reference_draws},
+        "reference": {"texts": len(compared), "draws": reference_draws},
         "rows": [asdict(row) for row in rows],
-        "cases": _cases(classifier, texts, short, rounds, speed, peak, progress),
+        "cases": _cases(classifier, contestants, texts, many, short, rounds, speed, peak, progress),
     }
     if curves:
         result["curves"] = cost_curves(classifier, texts, progress)
     return result
 
 
+def _spread(texts: Sequence[str], n: int) -> list[str]:
+    """At most n of the texts, evenly spaced."""
+    return list(texts[:: -(-len(texts) // n)])
+
+
 def _contestants(
-    classifier: BayesLoRAClassifier, preset: Preset, draws: Sequence[int]
+    classifier: BayesLoRAClassifier,
+    narrow: BayesLoRAClassifier,
+    preset: Preset,
+    draws: Sequence[int],
 ) -> dict[str, Callable[[list[str]], Any]]:
     def ours(estimator: Any, n_draws: int | None = None) -> Callable[[list[str]], Any]:
         return lambda texts: classifier.predict(texts, estimator=estimator, n_draws=n_draws)
@@ -138,68 +154,20 @@ def _contestants(
     own = {
         BASELINE: ours("deterministic"),
         "linearized": ours("linearized"),
+        NARROW: lambda texts: narrow.predict(texts, estimator="linearized"),
         "adaptive": ours("adaptive", ADAPTIVE_MOST),
         **{f"monte_carlo T={n}": ours("monte_carlo", n) for n in draws},
     }
     return own | {
-        "PEFT train mode T=20": _train_mode(classifier, preset, 20),
-        "pipeline, no doubt": _pipeline(classifier, preset),
+        "PEFT train mode T=20": train_mode(preset, classifier.posterior.dropout, 20),
+        PIPELINE: plain_pipeline(preset),
     }
-
-
-ADAPTIVE_MOST = 128
-
-
-def _train_mode(
-    classifier: BayesLoRAClassifier, preset: Preset, n_draws: int
-) -> Callable[[list[str]], Any]:
-    """The common practice: dropout modules in train mode, T passes one after the other."""
-    loaded = load_adapter(preset.adapter)
-    for layer in loaded.model.modules():
-        if isinstance(layer, LoraLayer):
-            for name in layer.lora_A:
-                layer.lora_dropout[name] = torch.nn.Dropout(classifier.posterior.dropout).train()
-    device = next(loaded.model.parameters()).device
-
-    def run(texts: list[str]) -> list[Any]:
-        results = []
-        with torch.inference_mode():
-            for start in range(0, len(texts), 32):
-                batch = loaded.tokenizer(
-                    texts[start : start + 32], padding=True, truncation=True, return_tensors="pt"
-                ).to(device)
-                passes = [loaded.model(**batch).logits.softmax(-1) for _ in range(n_draws)]
-                stack = torch.stack(passes)
-                results.append((stack.mean(0).tolist(), stack.var(0).tolist()))
-        return results
-
-    return run
-
-
-def _pipeline(classifier: BayesLoRAClassifier, preset: Preset) -> Callable[[list[str]], Any]:
-    """Transformers' own, on the merged model (its fastest form), at its best batch size."""
-    loaded = load_adapter(preset.adapter)
-    merged: Any = loaded.model.merge_and_unload()  # type: ignore[operator]
-    with quiet():
-        classify = pipeline("text-classification", model=merged, tokenizer=loaded.tokenizer)
-    best: list[int] = []
-
-    def run(texts: list[str]) -> Any:
-        if len(texts) == 1:
-            return classify(texts)
-        if not best:
-            sizes = (1, 4, 8, 16, 32, 64)
-            calls: dict[str, Call] = {str(n): partial(classify, texts, batch_size=n) for n in sizes}
-            times = take_turns(calls, 2)
-            best.append(min(sizes, key=lambda n: median(times[str(n)])))
-        return classify(texts, batch_size=best[0])
-
-    return run
 
 
 def _agreement(
     classifier: BayesLoRAClassifier,
-    preset: Preset,
+    narrow: BayesLoRAClassifier,
+    policy: Policy,
     texts: list[str],
     draws: Sequence[int],
     reference_draws: int,
@@ -208,6 +176,7 @@ def _agreement(
     # Other draws than the reference's, or Monte Carlo would be compared with itself.
     found = {
         "linearized": classifier.predict(texts, estimator="linearized"),
+        NARROW: narrow.predict(texts, estimator="linearized"),
         "adaptive": classifier.predict(texts, estimator="adaptive", n_draws=ADAPTIVE_MOST, seed=1),
     } | {
         f"monte_carlo T={n}": classifier.predict(texts, estimator="monte_carlo", n_draws=n, seed=1)
@@ -216,7 +185,7 @@ def _agreement(
     return {
         name: {
             "rank_correlation": rank_correlation(predictions, reference),
-            "equal_routes": equal_routes(predictions, reference, preset.policy),
+            "equal_routes": equal_routes(predictions, reference, policy),
         }
         for name, predictions in found.items()
     }
@@ -241,7 +210,9 @@ def equal_routes(
 
 def _cases(
     classifier: BayesLoRAClassifier,
+    contestants: dict[str, Callable[[list[str]], Any]],
     texts: list[str],
+    many: list[str],
     short: str,
     rounds: int,
     speed: dict[str, list[float]],
@@ -266,15 +237,20 @@ def _cases(
         },
         10 * rounds,
     )
-    many = (texts * 64)[:64]
+    progress(f"cases: {len(many)} texts")
+    throughput = take_turns(
+        {name: partial(contestants[name], many) for name in ("linearized", NARROW, PIPELINE)},
+        rounds,
+    )
+    asking = (texts * 64)[:64]
 
     async def concurrent() -> None:
-        await asyncio.gather(*(classifier.apredict([text]) for text in many))
+        await asyncio.gather(*(classifier.apredict([text]) for text in asking))
 
     progress("cases: concurrent callers")
     callers = take_turns(
         {
-            "sequential": lambda: [classifier.predict([text]) for text in many],
+            "sequential": lambda: [classifier.predict([text]) for text in asking],
             "concurrent": lambda: asyncio.run(concurrent()),
         },
         rounds,
@@ -285,9 +261,10 @@ def _cases(
         _case(f"linearized, batch of {len(batch)}, in passes", passes(times, "linearized"), "<=",
               2.2),
         _case(f"T=20 on one text of {n_short} tokens, in passes", passes(one, "T=20"), "<=", 8),
-        _case("linearized against the pipeline without doubt, throughput",
-              ratio(speed, "pipeline, no doubt", "linearized"), ">=", 1),
-        _case("adaptive, in passes", passes(speed, "adaptive"), "<=", 3),
+        *(_case(f"{name}, against the pipeline without doubt, throughput on {len(many)} texts",
+                ratio(throughput, PIPELINE, name), ">=", 1) for name in ("linearized", NARROW)),
+        _case(f"adaptive, at most {ADAPTIVE_MOST} draws, in passes",
+              passes(speed, "adaptive"), "<=", 3),
         _case("64 concurrent apredict against 64 predict, throughput",
               ratio(callers, "sequential", "concurrent"), ">=", 3),
         _case(f"peak memory in MB, 16 texts of {classifier.max_tokens} tokens, T=8",

@@ -25,8 +25,7 @@ from bayeslora_tool.guarantee import (
     calibrate_load,
     fit_temperature,
 )
-from bayeslora_tool.loading import find_adapter_folder
-from bayeslora_tool.manifest import CalibrationRecord
+from bayeslora_tool.manifest import CalibrationRecord, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
 
@@ -139,8 +138,6 @@ def write_calibration(calibrated: Calibrated, folder: Path, preset: Path) -> Non
     """
     if not calibrated.result.feasible:
         raise ValueError("the goal was not reached, so no thresholds were written")
-    from bayeslora_tool.manifest import read_manifest
-
     manifest = read_manifest(find_adapter_folder(folder))
     assert manifest is not None
     manifest.model_copy(update={"calibration": calibrated.record}).write(folder)

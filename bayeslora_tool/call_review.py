@@ -1,4 +1,4 @@
-"""One tool call before a reviewer: ask, understand the answer, and do what it says.
+"""One tool call or final answer before a reviewer: ask, understand, and do what they say.
 
 Decisions mean what they mean in LangChain's ``HumanInTheLoopMiddleware``, so that user interfaces
 made for it work here; an edit may change nothing but valid arguments.
@@ -7,9 +7,9 @@ made for it work here; an edit may change nothing but valid arguments.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from bayeslora_tool.graphs.review import DecisionType, ask_human, read_decision, read_edit
 
 Result = ToolMessage | Command[Any]
+T = TypeVar("T")
 
 _ALLOWED: list[DecisionType] = ["approve", "edit", "reject", "respond"]
 _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -44,15 +45,57 @@ def review_call(request: ToolCallRequest, lines: list[str]) -> ToolCallRequest |
         The call to run, or what the model hears in place of the tool's result.
     """
     call = request.tool_call
+    return _ask_until(call, lines, lambda answer, asked: _obeyed(answer, asked, request))
+
+
+def review_answer(call: ToolCall, lines: list[str]) -> str:
+    """Interrupt for a model's final answer until a reviewer's answer makes sense.
+
+    Args:
+        call: From ``dialogue.final_answer``.
+        lines: As in :func:`review_call`.
+
+    Returns:
+        What the user gets to read.
+    """
+    original: str = call["args"]["answer"]
+
+    def read(answer: object, asked: Mapping[str, Any]) -> str:
+        decision, kind, message = read_decision(answer, asked)
+        if kind == "approve":
+            return original
+        if kind == "respond":
+            return message or ""
+        if kind == "reject":
+            return f"A reviewer withheld this answer.{_reason(message)}"
+        shape = f'{{"name": "{call["name"]}", "args": {{"answer": "..."}}}}'
+        shape = f'{{"type": "edit", "edited_action": {shape}}}'
+        args = read_edit(decision, call["name"], shape)
+        text = args.get("answer")
+        if args.keys() != {"answer"} or not isinstance(text, str) or not text.strip():
+            raise ValueError(f"an edit must give `answer` some text and nothing else; send {shape}")
+        return text
+
+    return _ask_until(call, lines, read)
+
+
+def _ask_until(
+    call: ToolCall, lines: list[str], read: Callable[[object, Mapping[str, Any]], T]
+) -> T:
+    """What ``read`` makes of the first answer over which it raises no ValueError."""
     problem = None
     # A re-run replays the answers so far in their order and so comes to the same question.
     while True:
         asked = ask_human(call["name"], call["args"], _ALLOWED, lines, problem)
         answer = interrupt(asked)
         try:
-            return _obeyed(answer, asked, request)
+            return read(answer, asked)
         except ValueError as error:
             problem = str(error)
+
+
+def _reason(message: str | None) -> str:
+    return f" Their reason: {message}" if message else ""
 
 
 def answer_call(call: ToolCall, content: str, status: Literal["success", "error"]) -> ToolMessage:
@@ -118,11 +161,10 @@ def _obeyed(
         return request.override(tool_call={**call, "args": args})
     if kind == "respond":
         return answer_call(call, message or "", "success")
-    why = f" Their reason: {message}" if message else ""
     return answer_call(
         call,
         f"A reviewer rejected this call of `{call['name']}`, so it was not run. Do not make it "
-        f"again unless the user asks for it.{why}",
+        f"again unless the user asks for it.{_reason(message)}",
         "error",
     )
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bayeslora_tool import estimators
 from bayeslora_tool.batching import MicroBatcher
 from bayeslora_tool.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.golden import check_golden
@@ -26,6 +25,7 @@ from bayeslora_tool.novelty import Novelty
 from bayeslora_tool.policy import Estimator, Policy, Scoring
 from bayeslora_tool.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.scorer import score
 from bayeslora_tool.settings import parse
 
 logger = logging.getLogger(__name__)
@@ -281,38 +281,8 @@ class BayesLoRAClassifier:
     def _score(
         self, batch: list[Encoded], scoring: Scoring, policy: Policy | None
     ) -> list[Prediction]:
-        network = self.network
-        taken = [0] * len(batch)
-        passed: Pass | None
-        if scoring.estimator == "deterministic":
-            passed = network.deterministic(batch)
-            moments = estimators.deterministic(passed.probabilities)
-        elif scoring.estimator == "monte_carlo":
-            passed = network.deterministic(batch) if self.novelty else None
-            moments = estimators.monte_carlo(
-                network.draw(batch, scoring.seed, range(scoring.n_draws))
-            )
-            taken = [scoring.n_draws] * len(batch)
-        else:
-            passed, log_odds_variance = network.linearize(batch)
-            moments = estimators.linearized(passed.probabilities, log_odds_variance)
-            if scoring.estimator == "adaptive":
-                assert policy is not None
-                # Too novel is a settled route, whatever the draws would say.
-                strange = [not (v is None or policy.tau_novelty is None or v <= policy.tau_novelty)
-                           for v in self._novelty(passed, len(batch))]  # fmt: skip
-                bounds = estimators.linearized_bounds(passed.probabilities, log_odds_variance)
-                undecided = bounds.undecided(policy.tau_conf, policy.tau_var).tolist()
-                rows = [
-                    i
-                    for i, text in enumerate(batch)
-                    if undecided[i] and not text.truncated and not strange[i]
-                ]
-                draws = self._draw_until_settled([batch[i] for i in rows], scoring, policy)
-                for row, drawn in zip(rows, draws, strict=True):
-                    moments.put(row, estimators.fitted(drawn[:, None]))
-                    taken[row] = len(drawn)
-        novelty = self._novelty(passed, len(batch))
+        scored = score(self.network, self.novelty, batch, scoring, policy)
+        moments = scored.moments
         best = moments.mean.argmax(dim=1).tolist()
         scored_by = self.scored_by(scoring)
         return [
@@ -323,34 +293,13 @@ class BayesLoRAClassifier:
                 probabilities=dict(zip(self.labels, moments.mean[row].tolist(), strict=True)),
                 entropy=float(moments.entropy[row]),
                 mutual_information=float(moments.mutual_information[row]),
-                n_draws=taken[row],
+                n_draws=scored.n_draws[row],
                 estimator=scoring.estimator,
                 seed=scoring.seed,
                 n_tokens=text.n_tokens,
                 truncated=text.truncated,
-                novelty=novelty[row],
+                novelty=scored.novelty[row],
                 scored_by=scored_by,
             )
             for row, (text, k) in enumerate(zip(batch, best, strict=True))
         ]
-
-    def _novelty(self, passed: Pass | None, n_texts: int) -> list[float | None]:
-        if self.novelty is None or passed is None:
-            return [None] * n_texts
-        found: list[float | None] = self.novelty.percentile(passed.features).tolist()
-        return found
-
-    def _draw_until_settled(
-        self, batch: list[Encoded], scoring: Scoring, policy: Policy
-    ) -> list[Tensor]:
-        def draw(rows: list[int], draws: range) -> Tensor:
-            return self.network.draw([batch[i] for i in rows], scoring.seed, draws)
-
-        return estimators.draw_until_settled(
-            draw,
-            len(batch),
-            tau_conf=policy.tau_conf,
-            tau_var=policy.tau_var,
-            most=scoring.n_draws,
-            error=scoring.error,
-        )

@@ -57,6 +57,16 @@ def friendly() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Call it with what begins now: a spinner on a terminal, else a line a stage."""
+    if not err.is_terminal:
+        yield err.print
+        return
+    with err.status("starting") as status:
+        yield status.update
+
+
 @app.command()
 def predict(
     texts: Annotated[
@@ -192,4 +202,4 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
 
 
 # The commands that make and measure adapters join the same app.
-from bayeslora_tool import cli_adapters, cli_serve, cli_simulate  # noqa: E402, F401
+from bayeslora_tool import cli_adapters, cli_measure, cli_serve, cli_simulate  # noqa: E402, F401

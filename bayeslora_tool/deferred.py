@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from bayeslora_tool.manifest import read_manifest
+from bayeslora_tool.manifest import find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Preset
 from bayeslora_tool.prediction import Prediction
 
@@ -40,13 +39,11 @@ class DeferredClassifier:
             FileNotFoundError: No such adapter.
             ValueError: A damaged manifest, or no adapter at all.
         """
-        adapter = self.preset.adapter
-        folder = Path(str(resources.files("bayeslora_tool"))) / "adapters" / adapter
-        if not folder.is_dir():  # not bundled: the general way, which takes seconds to import
-            from bayeslora_tool.loading import find_adapter_folder
-
-            folder = find_adapter_folder(adapter)
-        manifest = read_manifest(folder)
+        # A folder without weights still has labels: a graph is built, and loading says why.
+        folder = Path(self.preset.adapter)
+        manifest = read_manifest(
+            folder if folder.is_dir() else find_adapter_folder(self.preset.adapter)
+        )
         return manifest.labels if manifest else ()
 
     def load(self) -> BayesLoRAClassifier:

@@ -11,8 +11,7 @@ import torch
 
 from bayeslora_tool.backbone import backbone_fingerprint, find_backbone
 from bayeslora_tool.classifier import BayesLoRAClassifier
-from bayeslora_tool.loading import bundled_adapters
-from bayeslora_tool.manifest import read_manifest
+from bayeslora_tool.manifest import bundled_adapters, read_manifest
 from bayeslora_tool.policy import load_preset
 from bayeslora_tool.recipe import DEFAULT_BACKBONE, DEFAULT_REVISION
 from bayeslora_tool.settings import bundled

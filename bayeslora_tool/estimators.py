@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 # Gauss-Hermite nodes for a standard normal; 40 integrate a sigmoid of any slope met here to 1e-6.
-_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
-_WEIGHTS /= _WEIGHTS.sum()
-
-# Where the log-odds of infinitely many draws lie, judged by the linearized ones: the variance
-# between these multiples of it, the location between these shares of the standard deviation off it.
-# Against 400 draws, the middle 95 % of 100 texts of CLINC150 test lay in 0.85 to 3.56 and -1.27 to
-# -0.19, of 60 of SST-2 dev in 0.86 to 1.25 and -0.52 to 0.02. With many labels the location falls:
-# noise lifts the sum over the other labels.
-VARIANCE_REACH = (0.8, 4.0)
-LOCATION_REACH = (-1.5, 0.2)
+_NODES, NODE_WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
+NODE_WEIGHTS /= NODE_WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -39,6 +29,10 @@ class Moments:
     variance: Tensor
     entropy: Tensor
     mutual_information: Tensor
+
+    def take(self, row: int) -> Moments:
+        """One text's moments."""
+        return Moments(**{name: value[row : row + 1] for name, value in vars(self).items()})
 
     def put(self, row: int, one: Moments) -> None:
         """Replace one text's moments, in place."""
@@ -109,16 +103,64 @@ def linearized(probabilities: Tensor, log_odds_variance: Tensor) -> Moments:
     return logistic_normal(probabilities, label, log_odds(probabilities, label), log_odds_variance)
 
 
-def fitted(probabilities: Tensor) -> Moments:
+class Regression(NamedTuple):
+    """Log-odds of T draws, regressed on what the same draws change to first order.
+
+    ``l_t = location + slope q_t + e_t``: over all masks, q has mean 0 and the variance that
+    :func:`linearized` starts from, so both are known and only e is left to chance (a control
+    variate). Draws of which q explains the share R^2 say as much as 1 / (1 - R^2) times as many
+    without it. Where q explains nothing, these are the sample's own mean and variance.
+
+    Attributes:
+        label: (B,), likeliest by the mean of the draws.
+        location: (B,), mean of the label's log-odds.
+        variance: (B,), ``slope^2 Var[q] + Var[e]``.
+        slope: (B,).
+        residuals: (T, B), e.
+        off: (B,), how far the drawn q lie off their mean 0, in standard errors.
+        known: (B,), Var[q].
+    """
+
+    label: Tensor
+    location: Tensor
+    variance: Tensor
+    slope: Tensor
+    residuals: Tensor
+    off: Tensor
+    known: Tensor
+
+
+def regress(probabilities: Tensor, change: Tensor, known: Tensor) -> Regression:
+    """See :class:`Regression`.
+
+    Args:
+        probabilities: (T, B, C), T >= 3.
+        change: (T, B), q, from ``AdapterPosterior.project``.
+        known: (B,), its variance over all masks.
+    """
+    n = len(probabilities)
+    label = probabilities.mean(dim=0).argmax(dim=1)
+    drawn = log_odds(probabilities, label.expand(n, -1))  # (T, B)
+    centred = change - change.mean(dim=0)
+    tiny = torch.finfo(drawn.dtype).tiny
+    squares = centred.square().sum(dim=0).clamp(min=tiny)
+    slope = (centred * drawn).sum(dim=0) / squares
+    location = drawn.mean(dim=0) - slope * change.mean(dim=0)
+    residuals = drawn - location - slope * change
+    noise = residuals.square().sum(dim=0) / (n - 2)
+    off = change.mean(dim=0) / (squares / n).sqrt() * n**0.5
+    return Regression(label, location, slope.square() * known + noise, slope, residuals, off, known)
+
+
+def fitted(probabilities: Tensor, found: Regression) -> Moments:
     """Moments of a logistic-normal distribution fitted to T draws; noisier tails cost it less.
 
     Args:
-        probabilities: (T, B, C), each row a distribution; T >= 2.
+        probabilities: (T, B, C), each row a distribution; T >= 3.
+        found: Of the same draws.
     """
     mean = probabilities.mean(dim=0)
-    label = mean.argmax(dim=1)
-    drawn = log_odds(probabilities, label.expand(len(probabilities), -1))  # (T, B)
-    return logistic_normal(mean, label, drawn.mean(dim=0), drawn.var(dim=0))
+    return logistic_normal(mean, found.label, found.location, found.variance)
 
 
 def logistic_normal(
@@ -132,9 +174,9 @@ def logistic_normal(
         location: (B,), mean of the log-odds.
         variance: (B,), of the log-odds, >= 0.
     """
-    nodes = _sigmoid_nodes(location, variance)  # (B, N)
-    p = nodes @ _WEIGHTS
-    variance_p = (nodes - p[:, None]).square() @ _WEIGHTS
+    nodes = sigmoid_nodes(location, variance)  # (B, N)
+    p = nodes @ NODE_WEIGHTS
+    variance_p = (nodes - p[:, None]).square() @ NODE_WEIGHTS
     y = label[:, None]
     shares = probabilities.scatter(1, y, 0)
     shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
@@ -144,123 +186,15 @@ def logistic_normal(
         variance=(variance_p[:, None] * shares.square()).scatter(1, y, variance_p[:, None]),
         entropy=_entropy(mean),
         # How the rest is shared is fixed here: only the label against the rest is in doubt.
-        mutual_information=(_binary_entropy(p) - _binary_entropy(nodes) @ _WEIGHTS).clamp(min=0),
+        mutual_information=(_binary_entropy(p) - _binary_entropy(nodes) @ NODE_WEIGHTS).clamp(
+            min=0
+        ),
     )
 
 
-def _sigmoid_nodes(location: Tensor, variance: Tensor) -> Tensor:
+def sigmoid_nodes(location: Tensor, variance: Tensor) -> Tensor:
     """(..., N) values of p_y at the nodes of the quadrature."""
     return torch.sigmoid(location[..., None] + variance.clamp(min=0).sqrt()[..., None] * _NODES)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What location and variance of a text's log-odds may be, each (B,)."""
-
-    location_low: Tensor
-    location_high: Tensor
-    variance_low: Tensor
-    variance_high: Tensor
-
-    def undecided(self, tau_conf: float, tau_var: float) -> Tensor:
-        """(B,) False where all logistic-normal distributions within the bounds take one route."""
-        grid = torch.linspace(0, 1, 5, dtype=self.location_low.dtype)
-        location = torch.lerp(self.location_low[:, None], self.location_high[:, None], grid)
-        variance = torch.lerp(self.variance_low[:, None], self.variance_high[:, None], grid)
-        nodes = _sigmoid_nodes(location[:, :, None], variance[:, None, :]).flatten(1, 2)
-        p = nodes @ _WEIGHTS  # (B, 25)
-        steady = (nodes - p[..., None]).square() @ _WEIGHTS <= tau_var
-        sure = p >= tau_conf
-        proceed, doubt, unsteady = (
-            (steady & sure).all(1), (steady & ~sure).all(1), (~steady).all(1)
-        )  # fmt: skip
-        return ~(proceed | doubt | unsteady)
-
-
-def linearized_bounds(probabilities: Tensor, log_odds_variance: Tensor) -> Bounds:
-    """Where the moments of infinitely many draws lie, judged by the linearized ones.
-
-    Args:
-        probabilities: (B, C), of the pass without noise.
-        log_odds_variance: (B,), of :func:`linearized`.
-    """
-    location = log_odds(probabilities, probabilities.argmax(dim=1))
-    deviation = log_odds_variance.sqrt()
-    return Bounds(
-        *(location + reach * deviation for reach in LOCATION_REACH),
-        *(reach * log_odds_variance for reach in VARIANCE_REACH),
-    )
-
-
-def sampled_bounds(drawn: Tensor, *, error: float) -> Bounds:
-    """Confidence bounds from draws of the log-odds, each one-sided at ``error / 2``.
-
-    Of the four, the two that face a threshold decide. Student-t for the location, chi-squared for
-    the variance, its degrees of freedom lowered where the draws have heavier tails than a normal
-    distribution.
-
-    Args:
-        drawn: (T, B), T >= 8.
-        error: In (0, 1), for this look; a caller who looks K times passes a K-th of the whole.
-    """
-    n = len(drawn)
-    location, variance = drawn.mean(dim=0), drawn.var(dim=0)
-    slack = float(stats.t.ppf(1 - error / 2, n - 1)) * (variance / n).sqrt()
-    centred = drawn - location
-    spread = centred.square().mean(dim=0).clamp(min=torch.finfo(drawn.dtype).tiny)
-    kurtosis = (centred.pow(4).mean(dim=0) / spread.square()).clamp(min=3)
-    freedom = (n - 1) * 2 / (kurtosis - 1)
-    low, high = (
-        variance * freedom / torch.from_numpy(stats.chi2.ppf(q, freedom.numpy()))
-        for q in (1 - error / 2, error / 2)
-    )
-    return Bounds(location - slack, location + slack, low, high)
-
-
-def draw_until_settled(
-    draw: Callable[[list[int], range], Tensor],
-    n_texts: int,
-    *,
-    tau_conf: float,
-    tau_var: float,
-    most: int,
-    error: float,
-) -> list[Tensor]:
-    """Draw for each text until its route is settled: 16 times, 32, 64, ..., at most ``most``.
-
-    The error is split evenly over the looks (a union bound), so a text whose log-odds are normal
-    stops on the wrong side of a threshold with probability at most ``error``.
-
-    Args:
-        draw: ``draw(rows, draws)`` gives the probabilities (t, b, C) of some of the texts.
-        n_texts: Rows are 0 to ``n_texts - 1``.
-        tau_conf: Of the policy, as the next.
-        tau_var: Of the policy.
-        most: Draws after which a text is routed by its moments, settled or not.
-        error: In (0, 1).
-
-    Returns:
-        For each text its draws (t, C).
-    """
-    looks = [*(n for n in (16 * 2**k for k in range(most.bit_length())) if n < most), most]
-    settled: dict[int, Tensor] = {}
-    rows = list(range(n_texts))
-    taken: Tensor | None = None
-    for start, stop in pairwise([0, *looks]):
-        if not rows:
-            break
-        new = draw(rows, range(start, stop))
-        taken = new if taken is None else torch.cat([taken, new])  # (t, b, C)
-        open_ = torch.zeros(len(rows), dtype=torch.bool)
-        if stop < most:
-            label = taken.mean(dim=0).argmax(dim=1)
-            drawn = log_odds(taken, label.expand(len(taken), -1))
-            bounds = sampled_bounds(drawn, error=error / len(looks))
-            open_ = bounds.undecided(tau_conf, tau_var)
-        settled |= {row: taken[:, i] for i, row in enumerate(rows) if not open_[i]}
-        rows = [row for i, row in enumerate(rows) if open_[i]]
-        taken = taken[:, open_]
-    return [settled[row] for row in range(n_texts)]
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -99,6 +99,8 @@ class Linearization:
 
     Attributes:
         total: (B,), the first-order variance of f for each text; see ``estimators.linearized``.
+        gradients: df/dm_j by module, each (B, L, n) or, one mask a text, (B, 1, n); empty unless
+            they are kept.
         anchor: Differentiate f by it to start the collection; its own gradient is empty.
     """
 
@@ -108,9 +110,12 @@ class Linearization:
         n_texts: int,
         device: torch.device,
         noise_variance: Mapping[str, Tensor] | None = None,
+        keep: bool = False,
     ) -> None:
         self.posterior, self.n_texts = posterior, n_texts
         self.noise_variance = noise_variance
+        self.keep = keep
+        self.gradients: dict[str, Tensor] = {}
         self.total = torch.zeros(n_texts, device=device)
         self.anchor = torch.zeros(0, device=device, requires_grad=True)
 
@@ -119,6 +124,8 @@ class Linearization:
         gradient = gradient.float().reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
         if self.posterior.scope == "sequence":
             gradient = gradient.sum(dim=1, keepdim=True)  # one mask for all tokens
+        if self.keep:
+            self.gradients[module] = gradient
         squared = gradient.square().sum(dim=1)  # (B, n)
         if self.noise_variance is None:
             rate = self.posterior.dropout
@@ -133,6 +140,7 @@ def linearization(
     n_texts: int,
     device: torch.device,
     noise_variance: Mapping[str, Tensor] | None = None,
+    keep: bool = False,
 ) -> Iterator[Linearization]:
     """Within the context a pass of a fused model records how its output depends on each mask.
 
@@ -142,6 +150,7 @@ def linearization(
         device: Of the model.
         noise_variance: Variance of the multiplicative noise, per module of ``posterior.widths`` a
             tensor (n,) or a scalar broadcast to it; None takes dropout's p / (1 - p) throughout.
+        keep: Keep the derivatives by the masks, not only the variance.
 
     Raises:
         ValueError: A module is missing or a tensor does not fit.
@@ -154,7 +163,7 @@ def linearization(
                 raise ValueError(
                     f"`noise_variance` holds {found} for {module}; expected a tensor ({width},)"
                 )
-    noise = Linearization(posterior, n_texts, device, noise_variance)
+    noise = Linearization(posterior, n_texts, device, noise_variance, keep)
     with activate(noise), torch.enable_grad():
         yield noise
 

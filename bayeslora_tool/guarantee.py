@@ -31,7 +31,7 @@ TUNING_SHARE = 1 / 4
 _VAR_GATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _NOVELTY_GATES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
 _STEPS = 400
-_WORTH_A_GATE = 0.002
+_CHANCE = 0.05  # that a gate which tells nothing is taken
 
 
 @dataclass(frozen=True)
@@ -246,24 +246,39 @@ def _tally(scores: Scores, path: Sequence[Thresholds]) -> _Tally:
 def _best_path(tuning: Scores, growth: float, goal: Goal, gates: Sequence[str]) -> list[Thresholds]:
     """The gates that promise the greatest coverage, and tau_conf from surest to loosest."""
     use_novelty = "novelty" in gates and tuning.novelty is not None
-    best: tuple[float, list[Thresholds]] | None = None
+    best: tuple[float, list[Thresholds], Thresholds] | None = None
     for stopped in _NOVELTY_GATES if use_novelty else (0.0,):
         novelty = Thresholds(0.0, tau_novelty=1 - stopped if stopped else None)
         options = [novelty]
         if "variance" in gates:
-            # The least gate that stops none of the tuning texts which would proceed anyway: it
-            # costs nothing, and parts what is unsteady from what is merely unsure.
+            # Well over the variance of all tuning texts which would proceed anyway: it costs
+            # nothing, and parts what is unsteady from what is merely unsure.
             loosest = _promise(tuning, novelty, growth, goal)[2]
-            free = float(tuning.variance[loosest.passed(tuning)].max(initial=0.0))
+            free = 2 * float(tuning.variance[loosest.passed(tuning)].max(initial=0.0))
             shares = [float(np.quantile(tuning.variance, 1 - share)) for share in _VAR_GATES]
             options = [novelty._replace(tau_var=min(tau_var, 0.25)) for tau_var in (free, *shares)]
         for gate in options:
-            coverage, path, _ = _promise(tuning, gate, growth, goal)
-            # A further gate must earn more than noise.
-            if best is None or coverage > best[0] + _WORTH_A_GATE:
-                best = coverage, path
+            coverage, path, end = _promise(tuning, gate, growth, goal)
+            if best is None or (
+                coverage > best[0] and (best[0] <= 0 or _earns(tuning, end, best[2]))
+            ):
+                best = coverage, path, end
     assert best is not None
     return best[1]
+
+
+def _earns(tuning: Scores, gate: Thresholds, before: Thresholds) -> bool:
+    """Whether a further gate stops more errors than a stricter confidence would (sign test).
+
+    Where it does not, chance alone would choose one among many, and cost coverage.
+    """
+    passed = gate.passed(tuning)
+    ranked = np.where(before._replace(tau_conf=0).passed(tuning), tuning.confidence, -1.0)
+    equal = np.zeros_like(passed)
+    equal[np.argsort(-ranked, kind="stable")[: passed.sum()]] = True
+    stopped = int((equal & ~passed & ~tuning.correct).sum())
+    let_in = int((passed & ~equal & ~tuning.correct).sum())
+    return float(stats.binom.sf(stopped - 1, stopped + let_in, 0.5)) < _CHANCE
 
 
 def _promise(

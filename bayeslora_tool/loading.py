@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -26,14 +25,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from bayeslora_tool.backbone import backbone_fingerprint, find_adapter, find_backbone
+from bayeslora_tool.backbone import backbone_fingerprint, find_backbone
 from bayeslora_tool.manifest import (
-    ADAPTER_FILES,
     FILE_NAME,
     NOVELTY_FILE,
     Manifest,
     adapter_fingerprint,
     check_files,
+    find_adapter_folder,
     read_manifest,
 )
 from bayeslora_tool.novelty import Novelty
@@ -49,38 +48,6 @@ class LoadedAdapter:
     manifest: Manifest | None
     novelty: Novelty | None
     folder: Path
-
-
-def bundled_adapters() -> dict[str, Path]:
-    """Name and folder of each adapter that ships with this package."""
-    root = Path(str(resources.files("bayeslora_tool").joinpath("adapters")))
-    return {p.parent.name: p.parent for p in sorted(root.glob(f"*/{FILE_NAME}"))}
-
-
-def find_adapter_folder(name_or_path: str | Path) -> Path:
-    """Bundled name, folder, or hub id, in this order.
-
-    Raises:
-        FileNotFoundError: None of the three; lists the bundled names.
-        ValueError: The folder holds no PEFT adapter, or only a pickled one.
-    """
-    bundled = bundled_adapters()
-    if str(name_or_path) in bundled:
-        return bundled[str(name_or_path)]
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        if str(name_or_path).count("/") != 1 or folder.is_absolute():
-            raise FileNotFoundError(
-                f"no adapter {str(name_or_path)!r}: bundled are {', '.join(bundled)}; otherwise "
-                f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
-            )
-        folder = find_adapter(str(name_or_path))
-    for file in ADAPTER_FILES:
-        if not (folder / file).is_file():
-            pickled = (folder / "adapter_model.bin").exists()
-            hint = "; adapter_model.bin is a pickle and is never read: save it again with PEFT"
-            raise ValueError(f"{folder} is no adapter folder: no {file}{hint if pickled else ''}")
-    return folder
 
 
 def load_adapter(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bayeslora_tool.backbone import sha256
+from bayeslora_tool.backbone import find_adapter, sha256
 from bayeslora_tool.settings import parse
 
 FILE_NAME = "bayeslora.json"
@@ -96,6 +97,38 @@ class Manifest(_Part):
         """Write ``bayeslora.json`` into ``folder``."""
         content = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
         (folder / FILE_NAME).write_text(content + "\n", encoding="utf-8")
+
+
+def bundled_adapters() -> dict[str, Path]:
+    """Name and folder of each adapter that ships with this package."""
+    root = Path(str(resources.files("bayeslora_tool").joinpath("adapters")))
+    return {p.parent.name: p.parent for p in sorted(root.glob(f"*/{FILE_NAME}"))}
+
+
+def find_adapter_folder(name_or_path: str | Path) -> Path:
+    """Bundled name, folder, or hub id, in this order.
+
+    Raises:
+        FileNotFoundError: None of the three; lists the bundled names.
+        ValueError: The folder holds no PEFT adapter, or only a pickled one.
+    """
+    bundled = bundled_adapters()
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        if str(name_or_path).count("/") != 1 or folder.is_absolute():
+            raise FileNotFoundError(
+                f"no adapter {str(name_or_path)!r}: bundled are {', '.join(bundled)}; otherwise "
+                f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
+            )
+        folder = find_adapter(str(name_or_path))
+    for file in ADAPTER_FILES:
+        if not (folder / file).is_file():
+            pickled = (folder / "adapter_model.bin").exists()
+            hint = "; adapter_model.bin is a pickle and is never read: save it again with PEFT"
+            raise ValueError(f"{folder} is no adapter folder: no {file}{hint if pickled else ''}")
+    return folder
 
 
 def read_manifest(folder: Path) -> Manifest | None:

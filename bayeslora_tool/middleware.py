@@ -1,72 +1,33 @@
-"""UncertaintyGate: middleware for ``create_agent`` that stops a tool call only when in doubt.
-
-Scoring and asking lie in two steps of the agent. ``after_model`` scores the calls and keeps the
-verdicts in the agent's private state; ``wrap_tool_call`` reads them and may interrupt. LangGraph
-runs an interrupted step again from its top, but never a finished one: nothing is scored twice.
-"""
+"""Middleware for ``create_agent`` that stops a tool call or the final answer when in doubt."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Annotated, Any, NotRequired
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
-from langgraph.errors import GraphBubbleUp
 
-from bayeslora_tool.call_review import Result, answer_call, review_call, tell_edit
-from bayeslora_tool.graphs.gate import default_question
-from bayeslora_tool.graphs.scoring import Predictor, ascore, check_timeout, score
+from bayeslora_tool.call_review import (
+    Result,
+    answer_call,
+    review_answer,
+    review_call,
+    tell_edit,
+)
+from bayeslora_tool.dialogue import final_answer, pending_calls, user_request
+from bayeslora_tool.gating import Gate, GateState
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.tool import EVENT
-from bayeslora_tool.verdict import (
-    UNSCORED,
-    Verdict,
-    escalated,
-    event_of,
-    failed,
-    fingerprint,
-    review_lines,
-    verdict_on,
-)
+from bayeslora_tool.verdict import review_lines
 
-try:
-    from langchain.agents.middleware import AgentMiddleware, AgentState, ToolCallRequest
-    from langchain.agents.middleware.types import PrivateStateAttr, hook_config
-except ImportError as error:
-    raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
+if TYPE_CHECKING:  # gating.py says what to install where they are missing
+    from langchain.agents.middleware import AgentState, ModelRequest, ToolCallRequest
 
-_QUESTION = "bayeslora_question"
+__all__ = ["AnswerGate", "UncertaintyGate", "user_request"]
 
 
-class GateState(AgentState[Any]):
-    """The agent's state with the gate's verdicts, which neither input nor output carries."""
-
-    uncertainty_gate: NotRequired[Annotated[dict[str, dict[str, Verdict]], PrivateStateAttr]]
-    """By the gate's name and the call's fingerprint, for the calls of the last model message."""
-
-
-def user_request(call: ToolCall, state: AgentState[Any]) -> str:
-    """What the gate scores unless told otherwise: the user's request, whatever the call.
-
-    That is the user's last message and, if it answers a question of the gate, the messages that
-    led to the question, a line each. What the model wrote is left out: a model's own words sound
-    surer than the request they came from.
-
-    Raises:
-        ValueError: The conversation holds no message of the user.
-    """
-    words, _ = _request(state["messages"])
-    if not words:
-        raise ValueError("the conversation holds no message of the user to score")
-    return "\n".join(words)
-
-
-class UncertaintyGate(AgentMiddleware[GateState, Any, Any]):
+class UncertaintyGate(Gate):
     """Let sure tool calls run, ask the user about vague ones, and a reviewer about the rest.
 
     Proceed: the tool runs. Escalate: the call alone interrupts with a ``HITLRequest`` (parallel
@@ -77,28 +38,14 @@ class UncertaintyGate(AgentMiddleware[GateState, Any, Any]):
 
     List it first: then it judges what the other middlewares leave and asks before they touch the
     call, and a retry of the tool does not ask the reviewer again. A call that reaches it without a
-    verdict, or changed since, is escalated. The agent needs a checkpointer.
+    verdict, or changed since, is escalated. The agent needs a checkpointer. The model's final
+    answer passes; see :class:`AnswerGate`.
 
     Args:
-        classifier: Anything with ``predict(texts) -> list[Prediction]``; async runs use
-            ``apredict``, if there is one. What it cannot score is escalated with the error as the
-            reason.
-        policy: Thresholds and routes. The user is asked about one request at most
-            ``max_clarifications`` times in a row; after that, a reviewer is.
-        text: ``text(tool_call, state) -> str``, what to score for a call. Calls with the same text
-            share one score.
-        tools: The tools to gate, as tools or names; None gates all.
-        ask: ``ask(prediction, text) -> question`` for the user; by default the question names the
-            two likeliest labels.
-        timeout: Seconds, > 0, after which a score that has not come is given up and its call
-            escalated; None waits. A ``predict`` that hangs keeps its thread until it returns.
-        name: Tells two gates of one agent apart.
-
-    Raises:
-        TypeError, ValueError: An argument of the wrong kind or out of range.
+        classifier: As for :class:`~bayeslora_tool.gating.Gate`, with all other arguments but one.
+        tools: The tools to gate, as tools or names; None gates all. A name that the agent does not
+            have raises a ValueError when its model is called.
     """
-
-    state_schema = GateState
 
     def __init__(
         self,
@@ -109,50 +56,24 @@ class UncertaintyGate(AgentMiddleware[GateState, Any, Any]):
         tools: Iterable[str | BaseTool] | None = None,
         ask: Callable[[Prediction, str], str] | None = None,
         timeout: float | None = None,
-        name: str = "UncertaintyGate",
+        name: str | None = None,
     ) -> None:
-        super().__init__()
-        if not callable(getattr(classifier, "predict", None)):
-            raise TypeError(
-                f"`classifier` must have predict(texts) -> list[Prediction], got {classifier!r:.80}"
-            )
-        check_timeout(timeout)
-        self.classifier: Predictor = classifier
-        self.policy = policy
-        self.timeout = timeout
-        self.text = text
+        super().__init__(classifier, policy, text=text, ask=ask, timeout=timeout, name=name)
         self.gated = None if tools is None else _names(tools)
-        self.ask = ask or default_question
-        self._name = name
 
-    @property
-    def name(self) -> str:
-        """Of the gate's steps in the graph."""
-        return self._name
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
+        """Call the model, if the agent has all tools that shall be gated."""
+        self._check_tools(request)
+        return handler(request)
 
-    @hook_config(can_jump_to=["end"])
-    def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
-        """Score the pending calls; end the turn if the user must be asked."""
-        calls, texts = self._to_score(state)
-        scores = {text: self._score(text) for text in _unique(texts)}
-        update, events = self._route(state, calls, _paired(texts, scores))
-        for event in events:
-            with suppress(RuntimeError):  # outside of a run there is nobody to tell
-                dispatch_custom_event(EVENT, event)
-        return update
-
-    @hook_config(can_jump_to=["end"])
-    async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
-        """:meth:`after_model` for async runs."""
-        calls, texts = self._to_score(state)
-        unique = _unique(texts)
-        judged = await asyncio.gather(*map(self._ascore, unique))
-        scores = dict(zip(unique, judged, strict=True))
-        update, events = self._route(state, calls, _paired(texts, scores))
-        for event in events:
-            with suppress(RuntimeError):
-                await adispatch_custom_event(EVENT, event)
-        return update
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """:meth:`wrap_model_call` for async runs."""
+        self._check_tools(request)
+        return await handler(request)
 
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]
@@ -172,91 +93,76 @@ class UncertaintyGate(AgentMiddleware[GateState, Any, Any]):
             return settled
         return tell_edit(await handler(settled), request.tool_call, settled.tool_call)
 
+    def _check_tools(self, request: ModelRequest[Any]) -> None:
+        # A misspelled name would leave its tool without a gate.
+        has = [t.name if isinstance(t, BaseTool) else t.get("name") for t in request.tools]
+        unknown = sorted((self.gated or frozenset()).difference(has))
+        if unknown:
+            raise ValueError(
+                f"`tools` of {self.name} names {', '.join(map(repr, unknown))}, but the agent has "
+                f"{', '.join(map(repr, has)) or 'no tools'}; correct the name, or leave `tools` "
+                f"out to gate all"
+            )
+
     def _gates(self, call: ToolCall) -> bool:
         return self.gated is None or call["name"] in self.gated
 
-    def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[str | Verdict]]:
-        """The calls to gate, and each one's text, or its verdict if it has none."""
-        calls = [call for call in _pending(state["messages"]) if self._gates(call)]
-        texts: list[str | Verdict] = []
-        for call in calls:
-            try:
-                text = self.text(call, state)
-                if not isinstance(text, str):
-                    raise TypeError(f"`text` gave {text!r:.80}, expected a str")
-                texts.append(text)
-            except GraphBubbleUp:
-                raise
-            except Exception as error:  # fail closed
-                texts.append(failed(None, f"{type(error).__name__}: {error}"))
-        return calls, texts
+    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
+        return [call for call in pending_calls(messages) if self._gates(call)]
 
-    # Each text is scored alone, so that it fails alone.
-    def _score(self, text: str) -> Verdict:
-        return verdict_on(text, score(self.classifier, text, self.timeout), self.policy)
-
-    async def _ascore(self, text: str) -> Verdict:
-        if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
-            scored = await ascore(self.classifier, text, self.timeout)
-            return verdict_on(text, scored, self.policy)
-        return await asyncio.to_thread(self._score, text)
-
-    def _route(
-        self, state: GateState, calls: list[ToolCall], verdicts: list[Verdict]
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The update of the agent's state, and what to tell tracers."""
-        question = None
-        vague = next((verdict for verdict in verdicts if verdict["action"] == "clarify"), None)
-        if vague is not None:
-            question, instead = self._question(vague, _request(state["messages"])[1])
-            if question is None:
-                verdicts = [
-                    escalated(verdict, *instead) if verdict["action"] == "clarify" else verdict
-                    for verdict in verdicts
-                ]
-        judged = list(zip(calls, verdicts, strict=True))
-        kept = {fingerprint(call): verdict for call, verdict in judged}
-        update: dict[str, Any] = {
-            "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
-        }
-        if question is not None:
-            # Models refuse a history in which a call has no answer.
-            put_off = "Not run: the user is asked first. Wait for what they say."
-            update["messages"] = [
-                *(answer_call(call, put_off, "error") for call in _pending(state["messages"])),
-                AIMessage(question, additional_kwargs={"lc_source": _QUESTION}),
-            ]
-            update["jump_to"] = "end"
-        return update, [event_of(call, verdict) for call, verdict in judged]
-
-    def _question(self, verdict: Verdict, asked: int) -> tuple[str | None, tuple[str, str | None]]:
-        """A question to the user, or else why a reviewer is asked, and what failed."""
-        if asked >= self.policy.max_clarifications:
-            return None, (f"The user was asked {asked} times already.", None)
-        assert verdict["prediction"] is not None
-        assert verdict["text"] is not None
-        try:
-            question = self.ask(Prediction.from_dict(verdict["prediction"]), verdict["text"])
-            if not isinstance(question, str) or not question.strip():
-                raise TypeError(f"`ask` gave {question!r:.80}, expected a question")
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # fail closed
-            kind = type(error).__name__
-            return None, (f"No question could be put ({kind}).", f"{kind}: {error}")
-        return question, ("", None)
+    def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
+        # Models refuse a history in which a call has no answer.
+        why = "Not run: the user is asked first. Wait for what they say."
+        return [answer_call(call, why, "error") for call in pending_calls(messages)]
 
     def _settle(self, request: ToolCallRequest) -> ToolCallRequest | ToolMessage:
         call = request.tool_call
         if not self._gates(call):
             return request
-        verdicts = request.state.get("uncertainty_gate", {}).get(self.name, {})
-        verdict = verdicts.get(fingerprint(call), UNSCORED)
-        return (
-            request
-            if verdict["action"] == "proceed"
-            else review_call(request, review_lines(verdict))
-        )
+        verdict = self._verdict(request.state, call)
+        if verdict["action"] == "proceed":
+            return request
+        return review_call(request, review_lines(verdict))
+
+
+class AnswerGate(Gate):
+    """Let sure final answers pass, ask the user about vague requests, a reviewer about the rest.
+
+    The message that ends the model's turn is reviewed like a call of ``final_answer`` with the
+    argument ``answer``: approve lets it pass, edit and respond put other words in its place,
+    reject withholds it. Clarify takes the answer back and puts a question to the user instead.
+    It may stand beside an :class:`UncertaintyGate`, which is blind to answers.
+
+    Tokens that are streamed while the model writes are seen before the gate is. A structured
+    response (``response_format=``) cannot be withheld this way, so it raises a ValueError.
+    Arguments: those of :class:`~bayeslora_tool.gating.Gate`.
+    """
+
+    def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
+        """Ask the reviewer about the answer, if in doubt."""
+        if state.get("structured_response") is not None:
+            raise ValueError(
+                f"{self.name} cannot withhold a structured response; leave `response_format` out, "
+                f"or gate the agent as a whole with create_gate_graph"
+            )
+        call = final_answer(state["messages"])
+        if call is None:
+            return None
+        verdict = self._verdict(state, call)
+        if verdict["action"] == "proceed":
+            return None
+        answer = review_answer(call, review_lines(verdict))
+        if answer == call["args"]["answer"]:
+            return None
+        # The same id: it takes the place of the model's.
+        return {"messages": [AIMessage(answer, id=call["id"])]}
+
+    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
+        call = final_answer(messages)
+        return [] if call is None else [call]
+
+    def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
+        return [RemoveMessage(str(messages[-1].id))]
 
 
 def _names(tools: Iterable[str | BaseTool]) -> frozenset[str]:
@@ -267,43 +173,3 @@ def _names(tools: Iterable[str | BaseTool]) -> frozenset[str]:
         if not isinstance(name, str):
             raise TypeError(f"`tools` must hold tools or their names, got {name!r:.80}")
     return frozenset(names)
-
-
-def _unique(texts: list[str | Verdict]) -> list[str]:
-    return list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-
-
-def _paired(texts: list[str | Verdict], scores: dict[str, Verdict]) -> list[Verdict]:
-    return [scores[text] if isinstance(text, str) else text for text in texts]
-
-
-def _pending(messages: Sequence[AnyMessage]) -> list[ToolCall]:
-    """The calls of the model's last message that have no answer yet."""
-    answered = set()
-    for message in reversed(messages):
-        if isinstance(message, AIMessage):
-            return [call for call in message.tool_calls if call["id"] not in answered]
-        if isinstance(message, ToolMessage):
-            answered.add(message.tool_call_id)
-    return []
-
-
-def _request(messages: Sequence[AnyMessage]) -> tuple[list[str], int]:
-    """The user's words that make up the present request, and how often the gate asked about it."""
-    words: list[str] = []
-    asked = 0
-    # Backwards through the turn that a message of the user started, whatever happened in it.
-    in_turn = True
-    for message in reversed(messages):
-        source = message.additional_kwargs.get("lc_source")
-        if isinstance(message, HumanMessage):
-            if source is not None or not in_turn:  # a summary, or another request
-                break
-            words.insert(0, str(message.text))
-            in_turn = False
-        elif not in_turn:
-            if source != _QUESTION:  # the turn before was another request
-                break
-            asked += 1
-            in_turn = True
-    return words, asked

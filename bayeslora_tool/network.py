@@ -50,6 +50,14 @@ class Pass(NamedTuple):
         return {"middle": self.middle, "tokens": self.tokens, "head": self.head}
 
 
+class Linearized(NamedTuple):
+    """A pass without noise, and how the log-odds of the likeliest label answer to the masks."""
+
+    passed: Pass
+    variance: Tensor  # (B,), first-order, of those log-odds
+    gradients: dict[str, Tensor]  # by module, see fused.Linearization
+
+
 class Network:
     """A fused model in eval mode.
 
@@ -80,13 +88,14 @@ class Network:
         with torch.inference_mode():
             return self._pass(batch)
 
-    def linearize(self, batch: Sequence[Encoded]) -> tuple[Pass, Tensor]:
-        """That pass, and the first-order variance (B,) of the likeliest label's log-odds."""
-        with linearization(self.posterior, len(batch), self.device) as noise:
+    def linearize(self, batch: Sequence[Encoded], *, keep: bool = False) -> Linearized:
+        """That pass and one backward pass; ``keep`` the gradients, or only their variance."""
+        with linearization(self.posterior, len(batch), self.device, keep=keep) as noise:
             passed = self._pass(batch)
             value = log_odds(passed.probabilities, passed.logits.argmax(dim=1))
             torch.autograd.grad(value.sum(), noise.anchor, allow_unused=True)
-        return Pass(*(part.detach() for part in passed)), noise.total.cpu().double()
+        passed = Pass(*(part.detach() for part in passed))
+        return Linearized(passed, noise.total.cpu().double(), noise.gradients)
 
     def draw(self, batch: Sequence[Encoded], seed: int, draws: range) -> Tensor:
         """Probabilities (T, B, C): as many draws side by side in one pass as pays."""

@@ -19,7 +19,7 @@ is a function of (seed, draw, module, channel[, position]) alone, never of the g
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -129,6 +129,23 @@ class AdapterPosterior:
         """Within the context each text gets a fresh mask from torch's global generator."""
         with activate(_FreshNoise(self, n_texts)):
             yield
+
+    def project(self, gradients: Mapping[str, Tensor], seed: int, draws: range) -> Tensor:
+        """What draws change to first order: ``sum_j (df/dm_j) (m_j - 1)``, (T, B).
+
+        Args:
+            gradients: From ``fused.Linearization``.
+            seed: As for :meth:`draws`, with the same masks.
+            draws: Indices of the draws.
+        """
+        total = torch.zeros(())
+        for name, gradient in gradients.items():  # (B, L, n)
+            if self.scope == "sequence":
+                mask = self._sequence_masks(name, seed, draws, gradient.device)[:, None]
+            else:
+                mask = self._stack(name, seed, draws, gradient.shape[1], gradient.device)
+            total = total + torch.einsum("tln,bln->tb", mask - 1, gradient).cpu().double()
+        return total
 
     def _draw_masks(self, name: str, seed: int, draws: range, device: torch.device) -> Tensor:
         return self._stack(name, seed, draws, 1, device)[:, 0]  # (T, n)

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 from scipy.special import expit
 
-from bayeslora_tool import estimators
+from bayeslora_tool import estimators, sequential
 
 
 def test_moments_by_hand() -> None:
@@ -89,7 +89,9 @@ class TestLogisticNormal:
         rng = np.random.default_rng(0)
         p = expit(1.5 + 0.8 * rng.standard_normal(50_000))
         draws = torch.from_numpy(np.stack([p, 1 - p], axis=1))[:, None]
-        fit, plain = estimators.fitted(draws), estimators.monte_carlo(draws)
+        nothing = torch.zeros(len(draws), 1).double(), torch.zeros(1).double()
+        fit = estimators.fitted(draws, estimators.regress(draws, *nothing))
+        plain = estimators.monte_carlo(draws)
         torch.testing.assert_close(fit.mean, plain.mean, atol=2e-3, rtol=0)
         torch.testing.assert_close(fit.variance, plain.variance, atol=0, rtol=0.02)
 
@@ -97,15 +99,25 @@ class TestLogisticNormal:
 N_TEXTS, MOST, ERROR = 2000, 128, 0.005
 
 
-def settle(p: np.ndarray, tau_conf: float, tau_var: float) -> list[torch.Tensor]:
-    """Run the sequential test on synthetic draws p (T, N) of one label's probability."""
+def settle(
+    p: np.ndarray, tau_conf: float, tau_var: float, change: np.ndarray | None = None
+) -> list[tuple[estimators.Moments, int]]:
+    """Run the sequential test on synthetic draws p (T, N) of one label's probability.
+
+    ``change`` (T, N) has variance 1 over all masks; by default it says nothing about p.
+    """
     drawn = torch.from_numpy(np.stack([p, 1 - p], axis=-1))
+    if change is None:
+        change = np.random.default_rng(1).standard_normal(p.shape)
+    q = torch.from_numpy(change)
 
-    def draw(rows: list[int], draws: range) -> torch.Tensor:
-        return drawn[draws.start : draws.stop, rows]
+    def draw(rows: list[int], draws: range) -> tuple[torch.Tensor, torch.Tensor]:
+        some = slice(draws.start, draws.stop)
+        return drawn[some, rows], q[some, rows]
 
-    return estimators.draw_until_settled(
-        draw, p.shape[1], tau_conf=tau_conf, tau_var=tau_var, most=MOST, error=ERROR
+    known = torch.ones(p.shape[1]).double()
+    return sequential.draw_until_settled(
+        draw, known, tau_conf=tau_conf, tau_var=tau_var, most=MOST, error=ERROR
     )
 
 
@@ -117,12 +129,15 @@ class TestAdaptive:
     @pytest.mark.parametrize("deviation", [0.3, 1.0, 1.5])
     @pytest.mark.parametrize("conf_at", [-0.03, 0.0, 0.03])
     @pytest.mark.parametrize("var_at", [0.5, 0.9, 1.0, 1.1, 2.0])
+    @pytest.mark.parametrize("explained", [0.0, 0.9])
     def test_error_probability_at_and_near_the_thresholds(
-        self, deviation: float, conf_at: float, var_at: float
+        self, deviation: float, conf_at: float, var_at: float, explained: float
     ) -> None:
         """Texts that stop early stop on the wrong side with the stated probability at most."""
         rng = np.random.default_rng([int(100 * x) for x in (deviation, 1 + conf_at, var_at)])
-        p = expit(2.0 + deviation * rng.standard_normal((MOST, N_TEXTS)))
+        noise, rest = rng.standard_normal((2, MOST, N_TEXTS))
+        change = math.sqrt(explained) * noise + math.sqrt(1 - explained) * rest
+        p = expit(2.0 + deviation * noise)
         nodes, weights = np.polynomial.hermite_e.hermegauss(100)
         values, weights = expit(2.0 + deviation * nodes), weights / weights.sum()
         mean = float(weights @ values)
@@ -130,9 +145,8 @@ class TestAdaptive:
         tau_conf, tau_var = mean + conf_at, variance * var_at * (1 + 1e-9)
         truth = route(mean, variance, tau_conf, tau_var)
         wrong = 0
-        for draws in settle(p, tau_conf, tau_var):
-            if len(draws) < MOST:
-                m = estimators.fitted(draws[:, None])
+        for m, n in settle(p, tau_conf, tau_var, change):
+            if n < MOST:
                 got = route(float(m.mean.max()), float(m.variance[0, 0]), tau_conf, tau_var)
                 wrong += got != truth
         assert wrong / N_TEXTS <= ERROR + 3 * math.sqrt(ERROR / N_TEXTS)
@@ -142,8 +156,30 @@ class TestAdaptive:
         noise = rng.standard_normal((MOST, 3))
         p = expit(np.array([6.0, 2.2, 0.0]) + np.array([0.1, 0.3, 2.0]) * noise)
         clear, close, unsteady = settle(p, 0.9, 0.01)
-        assert (len(clear), len(close), len(unsteady)) == (16, MOST, 16)
-        np.testing.assert_array_equal(close[:, 0].numpy(), p[:, 1])
+        assert (clear[1], close[1], unsteady[1]) == (16, MOST, 16)
+
+    def test_draws_that_the_linearization_explains_settle_sooner(self) -> None:
+        rng = np.random.default_rng(0)
+        noise = rng.standard_normal((MOST, 200))
+        change = 0.95 * noise + math.sqrt(1 - 0.95**2) * rng.standard_normal(noise.shape)
+        p = expit(2.2 + 0.5 * noise)
+        spent = [sum(n for _, n in settle(p, 0.87, 0.01, q)) for q in (change, None)]
+        assert spent[0] < spent[1] / 2
+
+    def test_the_regression_is_least_squares_and_knows_the_variance(self) -> None:
+        rng = np.random.default_rng(0)
+        q = rng.standard_normal((40, 1))
+        p = expit(1.0 + 0.7 * q + 0.3 * rng.standard_normal(q.shape))
+        drawn = torch.from_numpy(np.stack([p, 1 - p], axis=-1))
+        got = estimators.regress(drawn, torch.from_numpy(q), torch.ones(1).double())
+        line = stats.linregress(q[:, 0], np.log(p / (1 - p))[:, 0])
+        assert math.isclose(got.slope, line.slope, rel_tol=1e-9)
+        assert math.isclose(got.location, line.intercept, rel_tol=1e-9)
+        noise = got.residuals.square().sum() / 38
+        assert math.isclose(noise / (40 * q.var()), line.stderr**2, rel_tol=1e-9)
+        error = (noise / 40 * (1 + got.off.square() / 40)).sqrt()
+        assert math.isclose(error, line.intercept_stderr, rel_tol=1e-9)
+        assert math.isclose(got.variance, line.slope**2 + noise, rel_tol=1e-9)
 
     def test_no_texts(self) -> None:
         assert settle(np.empty((MOST, 0)), 0.9, 0.01) == []

@@ -132,6 +132,24 @@ def test_linearized_variance_against_finite_differences(
     torch.testing.assert_close(alone, got[1:2], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(("placement", "scope"), NOISES)
+def test_projected_draws_are_the_draws_where_the_output_is_linear(
+    placement: Any, scope: Any
+) -> None:
+    model = tiny_lora(rank=4, linear=True)
+    quick, posterior = fused(model, placement=placement, scope=scope)
+    x = torch.randn(3, 6, 4)
+    with linearization(posterior, 3, CPU, keep=True) as noise:
+        plain = quick(x)[:, 0]
+        torch.autograd.grad(plain.sum(), noise.anchor, allow_unused=True)
+    drawn = run(quick, posterior, x, 5).reshape(5, 3, -1)[:, :, 0]
+    change = posterior.project(noise.gradients, 0, range(5))
+    torch.testing.assert_close(plain + change.float(), drawn, rtol=1e-4, atol=1e-5)
+    gradients = {name: gradient[1:2] for name, gradient in noise.gradients.items()}
+    some = posterior.project(gradients, 0, range(2, 4))
+    torch.testing.assert_close(some, change[2:4, 1:2])
+
+
 def test_exact_where_the_output_is_linear_in_the_mask() -> None:
     """Against the variance over all 2^r masks."""
     model = tiny_lora(rank=4, linear=True)

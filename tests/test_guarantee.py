@@ -67,12 +67,23 @@ def test_coverage_is_what_so_many_texts_can_show(everyone: Scores) -> None:
 
 
 def test_the_variance_gate_is_used_where_it_pays() -> None:
-    scores = population(6000, 5, unsteady=6)
+    scores = population(12_000, 5, unsteady=6)
     both, alone = (calibrate(scores, Goal(0.06, 0.05), gates=g) for g in (["variance"], []))
     assert alone.thresholds.tau_var == 0.25
     assert both.thresholds.tau_var < 0.25
     others = population(50_000, 6, unsteady=6)
     assert both.thresholds.passed(others).mean() > alone.thresholds.passed(others).mean()
+
+
+def test_gates_that_stop_nothing_cost_nothing() -> None:
+    lost = []
+    for seed in range(20):
+        scores = population(3000, seed)
+        alone, both = (
+            calibrate(scores, Goal(0.04), gates=g) for g in ([], ["variance", "novelty"])
+        )
+        lost.append(alone.coverage - both.coverage)
+    assert np.mean(lost) < 0.002
 
 
 def test_p_value_is_the_exact_binomial_test() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bayeslora_tool import BayesLoRAClassifier
+from bayeslora_tool import BayesLoRAClassifier, backbone
 from bayeslora_tool.backbone import find_backbone, sha256
-from bayeslora_tool.loading import bundled_adapters
+from bayeslora_tool.manifest import FILE_NAME, bundled_adapters, read_manifest
 from tests.conftest import make_tiny_backbone
 
 
@@ -224,3 +225,10 @@ def test_bundled_adapters(name: str) -> None:
         len(BayesLoRAClassifier.from_pretrained(name).labels)
         == {"sentiment": 2, "intents": 150}[name]
     )
+
+
+def test_the_hub_is_asked_for_every_file_that_a_manifest_records(tiny_adapter: Path) -> None:
+    manifest = read_manifest(tiny_adapter)
+    assert manifest is not None
+    for name in [FILE_NAME, *manifest.adapter_files]:
+        assert any(fnmatch(name, pattern) for pattern in backbone._ADAPTER_FILES), name

@@ -640,16 +640,25 @@ class TestOtherMiddlewares:
 def test_an_ungated_tool_is_neither_scored_nor_stopped(
     fake: FakeClassifier, policy: Policy
 ) -> None:
-    @tool
-    def gated(item: str) -> str:
-        """The one to gate."""
-        return item
-
-    gate = UncertaintyGate(fake, policy, tools=[gated])
+    gate = UncertaintyGate(fake, policy, tools=["look"])
     desk = Desk([calls(order("tea")), DONE], gate)
     desk.say("odd")
     assert desk.did == [("tea", 1)]
     assert fake.seen == []
+
+
+async def test_a_tool_that_the_agent_does_not_have_is_not_gated_in_silence(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy, tools=["ordr", "look"]))
+    problem = "names 'ordr', but the agent has 'order', 'look'"
+    with pytest.raises(ValueError, match=problem):
+        desk.say("odd")
+    with pytest.raises(ValueError, match=problem):
+        await desk.agent.ainvoke(
+            {"messages": [("user", "odd")]}, {"configurable": {"thread_id": 2}}
+        )
+    assert desk.did == []
 
 
 def test_a_command_from_an_edited_tool_is_annotated(fake: FakeClassifier, policy: Policy) -> None:

@@ -113,8 +113,7 @@ class TestData:
 class TestRecipe:
     @pytest.mark.parametrize("name", ["sentiment", "intents"])
     def test_bundled_ones_made_the_bundled_adapters(self, name: str) -> None:
-        from bayeslora_tool.loading import bundled_adapters
-        from bayeslora_tool.manifest import read_manifest
+        from bayeslora_tool.manifest import bundled_adapters, read_manifest
 
         manifest = read_manifest(bundled_adapters()[name])
         assert manifest is not None

@@ -1,0 +1,214 @@
+"""What the gates of ``middleware.py`` share: score what the model wants and keep the verdict.
+
+Scoring and asking lie in two steps of the agent. ``after_model`` scores and keeps the verdicts in
+the agent's private state; a later step reads them and may interrupt. LangGraph runs an interrupted
+step again from its top, but never a finished one: nothing is scored twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any, NotRequired
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.messages import AnyMessage, ToolCall
+from langgraph.errors import GraphBubbleUp
+
+from bayeslora_tool.dialogue import question_to_user, times_asked, user_request
+from bayeslora_tool.graphs.gate import default_question
+from bayeslora_tool.graphs.scoring import Predictor, ascore, check_timeout, score
+from bayeslora_tool.policy import Policy
+from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.tool import EVENT
+from bayeslora_tool.verdict import (
+    UNSCORED,
+    Verdict,
+    escalated,
+    event_of,
+    failed,
+    fingerprint,
+    verdict_on,
+)
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, AgentState
+    from langchain.agents.middleware.types import PrivateStateAttr, hook_config
+except ImportError as error:
+    raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
+
+
+class GateState(AgentState[Any]):
+    """The agent's state with the gate's verdicts, which neither input nor output carries."""
+
+    uncertainty_gate: NotRequired[Annotated[dict[str, dict[str, Verdict]], PrivateStateAttr]]
+    """By the gate's name and the call's fingerprint, for the calls of the last model message."""
+
+
+class Gate(AgentMiddleware[GateState, Any, Any]):
+    """Scores what the model wants after each of its messages; see the classes built on it.
+
+    Args:
+        classifier: Anything with ``predict(texts) -> list[Prediction]``; async runs use
+            ``apredict``, if there is one. What it cannot score is escalated with the error as the
+            reason.
+        policy: Thresholds and routes. The user is asked about one request at most
+            ``max_clarifications`` times in a row; after that, a reviewer is.
+        text: ``text(tool_call, state) -> str``, what to score for a call; a final answer comes as
+            a call of ``final_answer`` with the argument ``answer``. Calls with the same text share
+            one score.
+        ask: ``ask(prediction, text) -> question`` for the user; by default the question names the
+            two likeliest labels.
+        timeout: Seconds, > 0, after which a score that has not come is given up and its call
+            escalated; None waits. A ``predict`` that hangs keeps its thread until it returns.
+        name: Tells two gates of one agent apart.
+
+    Raises:
+        TypeError, ValueError: An argument of the wrong kind or out of range.
+    """
+
+    state_schema = GateState
+
+    def __init__(
+        self,
+        classifier: Any,
+        policy: Policy,
+        *,
+        text: Callable[[ToolCall, AgentState[Any]], str] = user_request,
+        ask: Callable[[Prediction, str], str] | None = None,
+        timeout: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not callable(getattr(classifier, "predict", None)):
+            raise TypeError(
+                f"`classifier` must have predict(texts) -> list[Prediction], got {classifier!r:.80}"
+            )
+        check_timeout(timeout)
+        self.classifier: Predictor = classifier
+        self.policy = policy
+        self.timeout = timeout
+        self.text = text
+        self.ask = ask or default_question
+        self._name = name or type(self).__name__
+
+    @property
+    def name(self) -> str:
+        """Of the gate's steps in the graph."""
+        return self._name
+
+    @hook_config(can_jump_to=["end"])
+    def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
+        """Score the pending calls; end the turn if the user must be asked."""
+        calls, texts = self._to_score(state)
+        scores = {text: self._score(text) for text in _unique(texts)}
+        update, events = self._route(state, calls, _paired(texts, scores))
+        for event in events:
+            with suppress(RuntimeError):  # outside of a run there is nobody to tell
+                dispatch_custom_event(EVENT, event)
+        return update
+
+    @hook_config(can_jump_to=["end"])
+    async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
+        """:meth:`after_model` for async runs."""
+        calls, texts = self._to_score(state)
+        unique = _unique(texts)
+        judged = await asyncio.gather(*map(self._ascore, unique))
+        scores = dict(zip(unique, judged, strict=True))
+        update, events = self._route(state, calls, _paired(texts, scores))
+        for event in events:
+            with suppress(RuntimeError):
+                await adispatch_custom_event(EVENT, event)
+        return update
+
+    @abstractmethod
+    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
+        """What to gate, as calls."""
+
+    @abstractmethod
+    def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
+        """Messages that take back what the model wants, before the user is asked."""
+
+    def _verdict(self, state: Any, call: ToolCall) -> Verdict:
+        verdicts = state.get("uncertainty_gate", {}).get(self.name, {})
+        verdict: Verdict = verdicts.get(fingerprint(call), UNSCORED)
+        return verdict
+
+    def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[str | Verdict]]:
+        """The calls to gate, and each one's text, or its verdict if it has none."""
+        calls = self._calls(state["messages"])
+        texts: list[str | Verdict] = []
+        for call in calls:
+            try:
+                text = self.text(call, state)
+                if not isinstance(text, str):
+                    raise TypeError(f"`text` gave {text!r:.80}, expected a str")
+                texts.append(text)
+            except GraphBubbleUp:
+                raise
+            except Exception as error:  # fail closed
+                texts.append(failed(None, f"{type(error).__name__}: {error}"))
+        return calls, texts
+
+    # Each text is scored alone, so that it fails alone.
+    def _score(self, text: str) -> Verdict:
+        return verdict_on(text, score(self.classifier, text, self.timeout), self.policy)
+
+    async def _ascore(self, text: str) -> Verdict:
+        if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
+            scored = await ascore(self.classifier, text, self.timeout)
+            return verdict_on(text, scored, self.policy)
+        return await asyncio.to_thread(self._score, text)
+
+    def _route(
+        self, state: GateState, calls: list[ToolCall], verdicts: list[Verdict]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The update of the agent's state, and what to tell tracers."""
+        question = None
+        vague = next((verdict for verdict in verdicts if verdict["action"] == "clarify"), None)
+        if vague is not None:
+            question, instead = self._question(vague, times_asked(state["messages"]))
+            if question is None:
+                verdicts = [
+                    escalated(verdict, *instead) if verdict["action"] == "clarify" else verdict
+                    for verdict in verdicts
+                ]
+        judged = list(zip(calls, verdicts, strict=True))
+        kept = {fingerprint(call): verdict for call, verdict in judged}
+        update: dict[str, Any] = {
+            "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
+        }
+        if question is not None:
+            update["messages"] = [
+                *self._put_off(state["messages"]),
+                question_to_user(question),
+            ]
+            update["jump_to"] = "end"
+        return update, [event_of(call, verdict) for call, verdict in judged]
+
+    def _question(self, verdict: Verdict, asked: int) -> tuple[str | None, tuple[str, str | None]]:
+        """A question to the user, or else why a reviewer is asked, and what failed."""
+        if asked >= self.policy.max_clarifications:
+            return None, (f"The user was asked {asked} times already.", None)
+        assert verdict["prediction"] is not None
+        assert verdict["text"] is not None
+        try:
+            question = self.ask(Prediction.from_dict(verdict["prediction"]), verdict["text"])
+            if not isinstance(question, str) or not question.strip():
+                raise TypeError(f"`ask` gave {question!r:.80}, expected a question")
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # fail closed
+            kind = type(error).__name__
+            return None, (f"No question could be put ({kind}).", f"{kind}: {error}")
+        return question, ("", None)
+
+
+def _unique(texts: list[str | Verdict]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if isinstance(text, str)))
+
+
+def _paired(texts: list[str | Verdict], scores: dict[str, Verdict]) -> list[Verdict]:
+    return [scores[text] if isinstance(text, str) else text for text in texts]

@@ -1,0 +1,103 @@
+"""From a batch of token ids to moments: runs the network as the scoring says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from bayeslora_tool import estimators, sequential
+from bayeslora_tool.encoding import Encoded
+from bayeslora_tool.estimators import Moments
+from bayeslora_tool.network import Linearized, Network, Pass
+from bayeslora_tool.novelty import Novelty
+from bayeslora_tool.policy import Policy, Scoring
+
+
+class Scored(NamedTuple):
+    """Of B texts: their moments, the draws each took, and their novelty (None: not fitted)."""
+
+    moments: Moments
+    n_draws: list[int]
+    novelty: list[float | None]
+
+
+def score(
+    network: Network,
+    novelty: Novelty | None,
+    batch: list[Encoded],
+    scoring: Scoring,
+    policy: Policy | None,
+) -> Scored:
+    """Score one batch; ``policy`` is what ``adaptive`` draws for."""
+    taken = [0] * len(batch)
+    passed: Pass | None
+    if scoring.estimator == "deterministic":
+        passed = network.deterministic(batch)
+        moments = estimators.deterministic(passed.probabilities)
+    elif scoring.estimator == "monte_carlo":
+        passed = network.deterministic(batch) if novelty else None
+        draws = network.draw(batch, scoring.seed, range(scoring.n_draws))
+        moments = estimators.monte_carlo(draws)
+        taken = [scoring.n_draws] * len(batch)
+    else:
+        linear = network.linearize(batch)
+        passed = linear.passed
+        moments = estimators.linearized(passed.probabilities, linear.variance)
+    far = _percentiles(novelty, passed, len(batch))
+    if scoring.estimator == "adaptive":
+        assert policy is not None
+        rows = _undecided(batch, linear, far, policy)
+        drawn = _draw(network, [batch[i] for i in rows], scoring, policy)
+        for row, (one, n) in zip(rows, drawn, strict=True):
+            moments.put(row, one)
+            taken[row] = n
+    return Scored(moments, taken, far)
+
+
+def _percentiles(novelty: Novelty | None, passed: Pass | None, n_texts: int) -> list[float | None]:
+    if novelty is None or passed is None:
+        return [None] * n_texts
+    found: list[float | None] = novelty.percentile(passed.features).tolist()
+    return found
+
+
+def _undecided(
+    batch: list[Encoded], linear: Linearized, novelty: list[float | None], policy: Policy
+) -> list[int]:
+    """Texts whose route may differ from that of their linearized moments."""
+    bounds = sequential.linearized_bounds(linear.passed.probabilities, linear.variance)
+    undecided = bounds.undecided(policy.tau_conf, policy.tau_var).tolist()
+    # Too long or too novel is a settled route, whatever the draws would say.
+    return [
+        i
+        for i, (text, far) in enumerate(zip(batch, novelty, strict=True))
+        if undecided[i]
+        and not text.truncated
+        and (far is None or policy.tau_novelty is None or far <= policy.tau_novelty)
+    ]
+
+
+def _draw(
+    network: Network, batch: list[Encoded], scoring: Scoring, policy: Policy
+) -> list[tuple[Moments, int]]:
+    if not batch:
+        return []
+    # Once more, for few texts: keeping the gradients of all would cost memory.
+    linear = network.linearize(batch, keep=True)
+
+    def draw(rows: list[int], draws: range) -> tuple[Tensor, Tensor]:
+        gradients = {name: gradient[rows] for name, gradient in linear.gradients.items()}
+        return (
+            network.draw([batch[i] for i in rows], scoring.seed, draws),
+            network.posterior.project(gradients, scoring.seed, draws),
+        )
+
+    return sequential.draw_until_settled(
+        draw,
+        linear.variance,
+        tau_conf=policy.tau_conf,
+        tau_var=policy.tau_var,
+        most=scoring.n_draws,
+        error=scoring.error,
+    )
