@@ -142,8 +142,10 @@ def backbone_dropout(
             for start in range(0, len(order), 32):
                 some = [texts[i] for i in order[start : start + 32]]
                 batch = loaded.tokenizer(some, padding=True, truncation=True, return_tensors="pt")
-                draws = [model(**batch.to(device)).logits.softmax(-1) for _ in range(n_draws)]
-                parts.append(torch.stack(draws).double().cpu())
+                draws = [
+                    model(**batch.to(device)).logits.double().softmax(-1) for _ in range(n_draws)
+                ]
+                parts.append(torch.stack(draws).cpu())
         return torch.cat(parts, dim=1)[:, torch.tensor(order).argsort()]
 
     return draw
