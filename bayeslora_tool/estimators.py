@@ -118,6 +118,7 @@ class Regression(NamedTuple):
         slope: (B,).
         residuals: (T, B), e.
         off: (B,), how far the drawn q lie off their mean 0, in standard errors.
+        squares: (B,), sum over the draws of (q - its mean)^2.
         known: (B,), Var[q].
     """
 
@@ -127,6 +128,7 @@ class Regression(NamedTuple):
     slope: Tensor
     residuals: Tensor
     off: Tensor
+    squares: Tensor
     known: Tensor
 
 
@@ -149,7 +151,9 @@ def regress(probabilities: Tensor, change: Tensor, known: Tensor) -> Regression:
     residuals = drawn - location - slope * change
     noise = residuals.square().sum(dim=0) / (n - 2)
     off = change.mean(dim=0) / (squares / n).sqrt() * n**0.5
-    return Regression(label, location, slope.square() * known + noise, slope, residuals, off, known)
+    return Regression(
+        label, location, slope.square() * known + noise, slope, residuals, off, squares, known
+    )
 
 
 def fitted(probabilities: Tensor, found: Regression) -> Moments:

@@ -87,9 +87,7 @@ def sampled_bounds(found: Regression, *, error: float) -> Bounds:
     )
     tiny = torch.finfo(noise.dtype).tiny
     # The variance has two parts, and either may be off: half of its error each.
-    slope_slack = (
-        float(stats.t.ppf(1 - error / 4, n - 2)) * (noise / n / found.known.clamp(min=tiny)).sqrt()
-    )
+    slope_slack = float(stats.t.ppf(1 - error / 4, n - 2)) * (noise / found.squares).sqrt()
     spread = found.residuals.square().mean(dim=0).clamp(min=tiny)
     kurtosis = (found.residuals.pow(4).mean(dim=0) / spread.square()).clamp(min=3)
     freedom = (n - 2) * 2 / (kurtosis - 1)

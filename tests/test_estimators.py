@@ -176,7 +176,7 @@ class TestAdaptive:
         assert math.isclose(got.slope, line.slope, rel_tol=1e-9)
         assert math.isclose(got.location, line.intercept, rel_tol=1e-9)
         noise = got.residuals.square().sum() / 38
-        assert math.isclose(noise / (40 * q.var()), line.stderr**2, rel_tol=1e-9)
+        assert math.isclose(noise / got.squares, line.stderr**2, rel_tol=1e-9)
         error = (noise / 40 * (1 + got.off.square() / 40)).sqrt()
         assert math.isclose(error, line.intercept_stderr, rel_tol=1e-9)
         assert math.isclose(got.variance, line.slope**2 + noise, rel_tol=1e-9)
