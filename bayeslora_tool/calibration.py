@@ -5,6 +5,7 @@ Scores the texts and keeps the books; the statistics are in ``guarantee.py``.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,21 +14,17 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
+from scipy import optimize, special
 
 from bayeslora_tool.backbone import sha256
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText, normal_text
-from bayeslora_tool.guarantee import (
-    Goal,
-    Result,
-    Scores,
-    calibrate,
-    calibrate_load,
-    fit_temperature,
-)
+from bayeslora_tool.guarantee import Result, calibrate, calibrate_load
 from bayeslora_tool.manifest import CalibrationRecord, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.thresholds import Floats, Goal, Scores
 
 Progress = Callable[[int], None]
 
@@ -211,3 +208,22 @@ def _logits(classifier: BayesLoRAClassifier, texts: Sequence[str], progress: Pro
         parts.append(classifier.passes(some).logits.numpy())
         progress(len(some))
     return np.concatenate(parts)
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
+    """The temperature t > 0 that minimises the negative log-likelihood of ``softmax(z / t)``.
+
+    Guo, Pleiss, Sun, Weinberger 2017 (arXiv 1706.04599), equation 9.
+
+    Args:
+        logits: (n, C), of the pass without noise.
+        labels: (n,), indices of the right classes.
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        scaled = logits / math.exp(log_t)
+        return float((special.logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
+
+    found = optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return math.exp(found.x)

@@ -124,11 +124,11 @@ def calibrate(
         from bayeslora_tool.calibration import calibrate_adapter, recurring, write_calibration
         from bayeslora_tool.classifier import BayesLoRAClassifier
         from bayeslora_tool.dataset import read_texts
-        from bayeslora_tool.guarantee import Goal
         from bayeslora_tool.manifest import find_adapter_folder
         from bayeslora_tool.policy import Scoring
         from bayeslora_tool.recipe import read_as_trained
         from bayeslora_tool.settings import parse
+        from bayeslora_tool.thresholds import Goal
 
         goal = Goal(target_risk, delta, max_out_of_scope)
         asked = {"estimator": estimator, "n_draws": draws, "seed": seed}

@@ -16,10 +16,10 @@ from bayeslora_tool.calibration import predict_all, to_scores
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText
 from bayeslora_tool.evaluation import Evidence, Interval, evaluate
-from bayeslora_tool.guarantee import Scores, Thresholds
 from bayeslora_tool.page import to_html
 from bayeslora_tool.policy import Preset, decide
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.thresholds import Scores, Thresholds
 
 # The five sentences of Table 1 in the BayesLoRA paper (arXiv 2506.22809).
 TABLE_1 = (

@@ -16,8 +16,8 @@ from tempfile import mkdtemp
 from bayeslora_tool import BayesLoRAClassifier, Policy, decide
 from bayeslora_tool.calibration import calibrate_adapter, write_calibration
 from bayeslora_tool.dataset import read_labelled
-from bayeslora_tool.guarantee import Goal
 from bayeslora_tool.recipe import Recipe, read_training_data
+from bayeslora_tool.thresholds import Goal
 from bayeslora_tool.training import train_adapter
 
 SAID = {

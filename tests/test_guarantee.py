@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayeslora_tool import guarantee
-from bayeslora_tool.guarantee import Goal, Scores, Thresholds, calibrate, calibrate_load
+from bayeslora_tool.calibration import fit_temperature
+from bayeslora_tool.guarantee import calibrate, calibrate_load, risk_bound
+from bayeslora_tool.thresholds import Goal, Scores, Thresholds, _binomial_cdf, p_values
 
 
 def population(n: int, seed: int, *, outside: float = 0.0, unsteady: float = 1.0) -> Scores:
@@ -93,22 +94,22 @@ def test_p_value_is_the_exact_binomial_test() -> None:
     wrong = int((passed & ~scores.correct).sum())
     expected = stats.binomtest(wrong, int(passed.sum()), 0.05, alternative="less").pvalue
     path = [Thresholds(1.1), thresholds, Thresholds(0.0)]
-    found = guarantee.p_values(scores, path, Goal(0.05, 0.05))
+    found = p_values(scores, path, Goal(0.05, 0.05))
     assert found[0] == 1
     assert math.isclose(found[1], expected)
 
 
 def test_risk_bound_inverts_the_binomial_test() -> None:
-    bound = guarantee.risk_bound(3, 200, 0.05)
+    bound = risk_bound(3, 200, 0.05)
     interval = stats.binomtest(3, 200).proportion_ci(0.9, method="exact")
     assert math.isclose(bound, interval.high, rel_tol=1e-9)
-    assert guarantee.risk_bound(5, 5, 0.05) == 1
-    assert math.isclose(guarantee.risk_bound(0, 59, 0.05), 1 - 0.05 ** (1 / 59))
+    assert risk_bound(5, 5, 0.05) == 1
+    assert math.isclose(risk_bound(0, 59, 0.05), 1 - 0.05 ** (1 / 59))
 
 
 def test_fractional_counts_continue_the_binomial() -> None:
     k, n = np.array([0, 3, 10, 7]), np.array([10, 50, 400, 7])
-    np.testing.assert_allclose(guarantee._binomial_cdf(k, n, 0.04), stats.binom.cdf(k, n, 0.04))
+    np.testing.assert_allclose(_binomial_cdf(k, n, 0.04), stats.binom.cdf(k, n, 0.04))
 
 
 def test_out_of_scope_texts_are_capped_too() -> None:
@@ -171,7 +172,7 @@ def test_temperature_against_a_known_one() -> None:
     logits = rng.normal(size=(20_000, 4)) * 2
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (p.cumsum(1) > rng.random((20_000, 1))).argmax(1)
-    assert math.isclose(guarantee.fit_temperature(3 * logits, labels), 3, rel_tol=0.03)
+    assert math.isclose(fit_temperature(3 * logits, labels), 3, rel_tol=0.03)
 
 
 def test_thresholds_agree_with_decide(policy: Any) -> None:

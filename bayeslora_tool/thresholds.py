@@ -1,0 +1,215 @@
+"""Thresholds, how many texts pass them, and the choice among them on the tuning texts.
+
+Pure: knows no model and no file. What the choice is worth is tested in ``guarantee.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# Shares of the tuning texts that the gates may stop, to choose among.
+_VAR_GATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+_NOVELTY_GATES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+_STEPS = 400
+_CHANCE = 0.03  # that a gate which tells nothing is taken
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model believed about n calibration texts, and whether it was right.
+
+    Attributes:
+        confidence: (n,), in [0, 1].
+        variance: (n,), in [0, 0.25].
+        novelty: (n,), in [0, 1]; None for an adapter that has none.
+        correct: (n,); an out-of-scope text is never right.
+        in_scope: (n,); False for texts that no label fits.
+    """
+
+    confidence: Floats
+    variance: Floats
+    novelty: Floats | None
+    correct: Bools
+    in_scope: Bools
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def take(self, rows: NDArray[np.intp]) -> Scores:
+        """Some of the texts."""
+        novelty = None if self.novelty is None else self.novelty[rows]
+        return Scores(
+            self.confidence[rows],
+            self.variance[rows],
+            novelty,
+            self.correct[rows],
+            self.in_scope[rows],
+        )
+
+
+class Thresholds(NamedTuple):
+    """What a text must reach to proceed; ``tau_novelty`` None is no gate."""
+
+    tau_conf: float
+    tau_var: float = 0.25
+    tau_novelty: float | None = None
+
+    def passed(self, scores: Scores) -> Bools:
+        """(n,) True where a text proceeds, as ``policy.decide`` has it."""
+        passed: Bools = (scores.confidence >= self.tau_conf) & (scores.variance <= self.tau_var)
+        if self.tau_novelty is not None:
+            assert scores.novelty is not None
+            passed = passed & (scores.novelty <= self.tau_novelty)
+        return passed
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be guaranteed, each with probability >= 1 - ``delta``.
+
+    Attributes:
+        target_risk: Greatest share of errors among what proceeds, in (0, 1).
+        delta: Probability, over the draw of the calibration texts, that the guarantee fails.
+        max_out_of_scope: Greatest share of the out-of-scope texts that proceed; None: no bound.
+    """
+
+    target_risk: float = 0.05
+    delta: float = 0.05
+    max_out_of_scope: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("target_risk", "delta", "max_out_of_scope"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(
+                    f"`{name}` (={value!r}) must lie strictly between 0 and 1: no finite sample "
+                    f"can show 0, and 1 promises nothing"
+                )
+
+
+def best_path(tuning: Scores, growth: float, goal: Goal, gates: Sequence[str]) -> list[Thresholds]:
+    """The gates that promise the greatest coverage, and tau_conf from surest to loosest."""
+    use_novelty = "novelty" in gates and tuning.novelty is not None
+    best: tuple[float, list[Thresholds], Thresholds] | None = None
+    for stopped in _NOVELTY_GATES if use_novelty else (0.0,):
+        novelty = Thresholds(0.0, tau_novelty=1 - stopped if stopped else None)
+        options = [novelty]
+        if "variance" in gates:
+            # Well over the variance of all tuning texts which would proceed anyway: it costs
+            # nothing, and parts what is unsteady from what is merely unsure.
+            loosest = _promise(tuning, novelty, growth, goal)[2]
+            free = 2 * float(tuning.variance[loosest.passed(tuning)].max(initial=0.0))
+            shares = [float(np.quantile(tuning.variance, 1 - share)) for share in _VAR_GATES]
+            options = [novelty._replace(tau_var=min(tau_var, 0.25)) for tau_var in (free, *shares)]
+        for gate in options:
+            coverage, path, end = _promise(tuning, gate, growth, goal)
+            if best is None or (
+                coverage > best[0] and (best[0] <= 0 or _earns(tuning, end, best[2]))
+            ):
+                best = coverage, path, end
+    assert best is not None
+    return best[1]
+
+
+def _earns(tuning: Scores, gate: Thresholds, before: Thresholds) -> bool:
+    """Whether a further gate stops more errors than a stricter confidence would (sign test).
+
+    Where it does not, chance alone would choose one among many, and cost coverage.
+    """
+    passed = gate.passed(tuning)
+    ranked = np.where(before._replace(tau_conf=0).passed(tuning), tuning.confidence, -1.0)
+    equal = np.zeros_like(passed)
+    equal[np.argsort(-ranked, kind="stable")[: passed.sum()]] = True
+    stopped = int((equal & ~passed & ~tuning.correct).sum())
+    let_in = int((passed & ~equal & ~tuning.correct).sum())
+    return float(stats.binom.sf(stopped - 1, stopped + let_in, 0.5)) < _CHANCE
+
+
+def _promise(
+    tuning: Scores, gate: Thresholds, growth: float, goal: Goal
+) -> tuple[float, list[Thresholds], Thresholds]:
+    """Coverage that the testing texts should show, the path to walk, and where it should end.
+
+    The coverage is negative, and the greater the nearer, where nothing promises to pass.
+    """
+    path = path_of(tuning, gate)
+    p = p_values(tuning, path, goal, growth=growth)
+    # Where a test has the most power; one more error guards against a lucky few.
+    start = int(p_values(tuning, path, goal, growth=growth, more_wrong=1).argmin())
+    if p[start] > goal.delta:
+        return -float(p[start]), path[start:], path[start]
+    fails = np.flatnonzero(p[start:] > goal.delta)
+    reached = start + (int(fails[0]) if len(fails) else len(path) - start) - 1
+    tally = _tally(tuning, path)
+    inside = tally.passed[reached] - tally.slipped[reached]
+    return float(inside / tuning.in_scope.sum()), path[start:], path[reached]
+
+
+def path_of(tuning: Scores, gate: Thresholds) -> list[Thresholds]:
+    """``gate`` with tau_conf at quantiles of what passes it, surest first."""
+    confidence = tuning.confidence[gate.passed(tuning)]
+    if not len(confidence):
+        return [gate]
+    levels = np.unique(np.quantile(confidence, np.linspace(0, 1, _STEPS)))[::-1]
+    return [gate._replace(tau_conf=float(level)) for level in levels]
+
+
+def p_values(
+    scores: Scores,
+    path: Sequence[Thresholds],
+    goal: Goal,
+    *,
+    growth: float = 1.0,
+    more_wrong: int = 0,
+) -> Floats:
+    """Of the hypothesis that the goal is missed, at each step of a path; exact for ``growth`` 1.
+
+    Args:
+        scores: Of the texts that testify.
+        path: Thresholds that differ in ``tau_conf`` only.
+        goal: Its parts must all be kept, so the greatest of their p-values counts.
+        growth: Pretend that there were so many times more texts with the same shares.
+        more_wrong: Pretend that so many more of what proceeds were wrong.
+    """
+    tally = _tally(scores, path)
+    p = _binomial_cdf((tally.wrong + more_wrong) * growth, tally.passed * growth, goal.target_risk)
+    if goal.max_out_of_scope is not None:
+        outside = np.full(len(path), (~scores.in_scope).sum() * growth)
+        p = np.maximum(p, _binomial_cdf(tally.slipped * growth, outside, goal.max_out_of_scope))
+    return p
+
+
+class _Tally(NamedTuple):
+    """How many texts proceed at each step of a path, and how many of those should not."""
+
+    passed: NDArray[np.intp]
+    wrong: NDArray[np.intp]
+    slipped: NDArray[np.intp]  # out of scope
+
+
+def _tally(scores: Scores, path: Sequence[Thresholds]) -> _Tally:
+    gated = path[0]._replace(tau_conf=-np.inf).passed(scores)
+    order = np.argsort(-scores.confidence[gated], kind="stable")
+    confidence = scores.confidence[gated][order]
+    levels = np.array([thresholds.tau_conf for thresholds in path])
+    passed = np.searchsorted(-confidence, -levels, side="right")
+    counts = (
+        np.r_[0, np.cumsum(flags[gated][order])] for flags in (~scores.correct, ~scores.in_scope)
+    )
+    return _Tally(passed, *(count[passed] for count in counts))
+
+
+def _binomial_cdf(k: NDArray[Any], n: NDArray[Any], p: float) -> Floats:
+    """Of a binomial, continued to fractional counts by the incomplete beta function; 1 at k = n."""
+    with np.errstate(invalid="ignore"):
+        value = special.betainc(n - k, k + 1, 1 - p)
+    return np.where(k >= n, 1.0, value)
