@@ -7,14 +7,13 @@ waits for a person. Each of these is a :class:`ThreadError` here, raised before 
 What holds, and what cannot:
 
 - Every node's result is saved before the next node runs (``durability="sync"``). A process killed
-  in a node loses that node's work alone; :func:`recover` runs it again. A node thus runs *at least*
-  once, and ``act`` must recognise ``outcome["key"]``.
-- Of several answers to one interrupt, one is taken. In a process, one call at a time works on a
-  thread id, any other is refused as busy. Between processes, an answer is first claimed in the
-  checkpointer, where the first write of a name stays (so do the savers for memory, SQLite and
-  Postgres; one that overwrites gives no such promise). A claim that was not used, because its
-  process died, lapses after ``CLAIM_SECONDS`` by the processes' clocks; a process that freezes for
-  longer between claim and use may then be overtaken, and the two runs act with the same key.
+  in a node loses that node's work alone; :func:`recover` runs it again. A node, and a gated tool,
+  thus runs *at least* once; ``act`` must recognise ``outcome["key"]``, a tool its own arguments.
+- Of several answers to one interrupt, one is taken, and it is final: it is kept in the checkpointer
+  before the graph hears it (see ``claims.py``), so that it is neither lost nor changed when the run
+  then breaks off. The checkpointer must keep the first write of a name, as the savers for memory,
+  SQLite and Postgres do; one that overwrites gives no such promise. In a process, one call at a
+  time works on a thread, any other is refused as busy.
 - Two processes that :func:`start` or :func:`recover` one thread at once are not kept apart: no
   checkpointer can tell a run that is under way from one that broke off. Let one process own a
   thread, or lock it yourself.
@@ -27,13 +26,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Literal, cast
+from uuid import uuid4
 
-from bayeslora_tool.graphs.claims import CLAIM_SECONDS, Claims
+from bayeslora_tool.graphs.claims import View, places
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
 from langgraph.pregel import Pregel
-from langgraph.types import Command, StateSnapshot
+from langgraph.types import Command
 
 Graph = Pregel[Any, Any, Any, Any]
 State = dict[str, Any]
@@ -46,8 +46,8 @@ class ThreadError(RuntimeError):
     Attributes:
         problem: ``unknown``: nothing ever ran there. ``pending``: people must answer first.
             ``not pending``: no such question waits (a stale id, a second answer). ``unfinished``:
-            a run broke off. ``finished``: there is nothing to carry on with. ``busy``: another call
-            works on the thread.
+            a run broke off, or another process is at it. ``finished``: there is nothing to carry
+            on with. ``busy``: another call of this process works on the thread.
     """
 
     def __init__(self, problem: Problem, message: str) -> None:
@@ -75,7 +75,7 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
     """
     with _alone(graph, config):
         _check_storable(graph, "`value`", value)
-        _check_start(graph.get_state(config, subgraphs=True), value)
+        _check_start(_view(graph, config), value)
         return _invoke(graph, value, config, options)
 
 
@@ -83,7 +83,7 @@ async def astart(graph: Graph, value: Any, config: RunnableConfig, **options: An
     """:func:`start` for ``ainvoke``."""
     with _alone(graph, config):
         _check_storable(graph, "`value`", value)
-        _check_start(await graph.aget_state(config, subgraphs=True), value)
+        _check_start(await _aview(graph, config), value)
         return await _ainvoke(graph, value, config, options)
 
 
@@ -95,13 +95,13 @@ def pending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
         ValueError: As for :func:`start`.
     """
     _check(graph, config)
-    return _requests(graph.get_state(config, subgraphs=True))
+    return _known(_view(graph, config)).waiting
 
 
 async def apending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
     """:func:`pending` for async checkpointers."""
     _check(graph, config)
-    return _requests(await graph.aget_state(config, subgraphs=True))
+    return _known(await _aview(graph, config)).waiting
 
 
 def resume(
@@ -118,21 +118,20 @@ def resume(
 
     Returns:
         The state. An answer that the graph does not understand is asked for again, under a new id.
+        Tools that broke off beside the one that waited run again, too.
 
     Raises:
-        ThreadError: ``unknown``, ``not pending`` or ``busy``; then no answer was taken.
+        ThreadError: ``unknown``, ``not pending`` or ``busy``; then no answer was taken, unless the
+            message says so.
         ValueError: As for :func:`start`, or ``answers`` is empty; again, none was taken.
         TypeError: ``answers`` is not a mapping.
     """
     with _alone(graph, config):
-        snapshot = graph.get_state(config, subgraphs=True)
-        _check_answers(graph, snapshot, answers)
-        saver = _saver(graph)
-        claims = Claims(answers)
-        _refuse(claims.held(saver.get_tuple(snapshot.config)))
-        for name in claims.names:
-            saver.put_writes(snapshot.config, claims.write, name)
-        _refuse(claims.lost(saver.get_tuple(snapshot.config)))
+        view, by = _view(graph, config), uuid4().hex
+        _check_answers(graph, view, answers)
+        for name, answer in answers.items():
+            _saver(graph).put_writes(view.snapshot.config, view.claim(name, answer, by), name)
+        _check_taken(_view(graph, config), answers, by)
         return _invoke(graph, Command(resume=dict(answers)), config, options)
 
 
@@ -141,37 +140,36 @@ async def aresume(
 ) -> State:
     """:func:`resume` for ``ainvoke``."""
     with _alone(graph, config):
-        snapshot = await graph.aget_state(config, subgraphs=True)
-        _check_answers(graph, snapshot, answers)
-        saver = _saver(graph)
-        claims = Claims(answers)
-        _refuse(claims.held(await saver.aget_tuple(snapshot.config)))
-        for name in claims.names:
-            await saver.aput_writes(snapshot.config, claims.write, name)
-        _refuse(claims.lost(await saver.aget_tuple(snapshot.config)))
+        view, by = await _aview(graph, config), uuid4().hex
+        _check_answers(graph, view, answers)
+        for name, answer in answers.items():
+            await _saver(graph).aput_writes(
+                view.snapshot.config, view.claim(name, answer, by), name
+            )
+        _check_taken(await _aview(graph, config), answers, by)
         return await _ainvoke(graph, Command(resume=dict(answers)), config, options)
 
 
 def recover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
     """Carry on with a run that broke off: its process died, or a node raised.
 
-    Finished nodes keep their results; the one that broke off runs again. Make sure first that the
-    run's process is gone.
+    Finished nodes keep their results; the one that broke off runs again, with the answers it had.
+    Make sure first that the run's process is gone.
 
     Raises:
         ThreadError: ``unknown``, ``pending``, ``finished`` or ``busy``.
         ValueError: As for :func:`start`.
     """
     with _alone(graph, config):
-        _check_recover(graph.get_state(config, subgraphs=True))
-        return _invoke(graph, None, config, options)
+        value = _carry_on(_view(graph, config))
+        return _invoke(graph, value, config, options)
 
 
 async def arecover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
     """:func:`recover` for ``ainvoke``."""
     with _alone(graph, config):
-        _check_recover(await graph.aget_state(config, subgraphs=True))
-        return await _ainvoke(graph, None, config, options)
+        value = _carry_on(await _aview(graph, config))
+        return await _ainvoke(graph, value, config, options)
 
 
 def abandon(graph: Graph, config: RunnableConfig) -> None:
@@ -182,26 +180,26 @@ def abandon(graph: Graph, config: RunnableConfig) -> None:
         ValueError: As for :func:`start`.
     """
     with _alone(graph, config):
-        _check_abandon(graph.get_state(config, subgraphs=True))
+        _check_abandon(_view(graph, config))
         graph.update_state(config, None, as_node=END)
 
 
 async def aabandon(graph: Graph, config: RunnableConfig) -> None:
     """:func:`abandon` for async checkpointers."""
     with _alone(graph, config):
-        _check_abandon(await graph.aget_state(config, subgraphs=True))
+        _check_abandon(await _aview(graph, config))
         await graph.aupdate_state(config, None, as_node=END)
 
 
 def _invoke(graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]) -> State:
-    output: Any = graph.invoke(value, config, **{"durability": "sync"} | options)
+    output: Any = graph.invoke(value, config, durability="sync", **options)
     return cast(State, output)
 
 
 async def _ainvoke(
     graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]
 ) -> State:
-    output: Any = await graph.ainvoke(value, config, **{"durability": "sync"} | options)
+    output: Any = await graph.ainvoke(value, config, durability="sync", **options)
     return cast(State, output)
 
 
@@ -230,66 +228,64 @@ def _check(graph: Graph, config: RunnableConfig) -> str:
     return str(where["thread_id"])
 
 
-_threads: set[str] = set()
+_threads: set[tuple[int, str]] = set()
 _threads_lock = Lock()
 
 
 @contextmanager
 def _alone(graph: Graph, config: RunnableConfig) -> Iterator[None]:
     # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
+    # Another checkpointer's thread of the same name is another thread.
     thread = _check(graph, config)
+    key = id(graph.checkpointer), thread
     with _threads_lock:
-        if thread in _threads:
+        if key in _threads:
             raise ThreadError(
                 "busy",
                 f"thread {thread!r} is being worked on by another call in this process; see what "
                 f"is pending when it is done",
             )
-        _threads.add(thread)
+        _threads.add(key)
     try:
         yield
     finally:
         with _threads_lock:
-            _threads.remove(thread)
+            _threads.remove(key)
 
 
-def _known(snapshot: StateSnapshot) -> None:
-    if snapshot.metadata is None:
-        thread = snapshot.config["configurable"]["thread_id"]
+def _view(graph: Graph, config: RunnableConfig) -> View:
+    snapshot = graph.get_state(config, subgraphs=True)
+    found = places(snapshot)
+    return View(snapshot, found, [_saver(graph).get_tuple(place.config) for place in found])
+
+
+async def _aview(graph: Graph, config: RunnableConfig) -> View:
+    snapshot = await graph.aget_state(config, subgraphs=True)
+    found = places(snapshot)
+    return View(snapshot, found, [await _saver(graph).aget_tuple(place.config) for place in found])
+
+
+def _known(view: View) -> View:
+    if view.snapshot.metadata is None:
+        thread = view.snapshot.config["configurable"]["thread_id"]
         raise ThreadError("unknown", f"nothing ever ran on thread {thread!r}; start it first")
+    return view
 
 
-def _requests(snapshot: StateSnapshot) -> dict[str, Any]:
-    _known(snapshot)
-    return _waiting(snapshot)
-
-
-def _waiting(snapshot: StateSnapshot) -> dict[str, Any]:
-    waiting: dict[str, Any] = {}
-    for task in snapshot.tasks:
-        # A parent lists its subgraph's question until the subgraph is through, also when that has
-        # the answer already and broke off later; so the subgraph itself is asked.
-        if isinstance(task.state, StateSnapshot) and task.state.next:
-            waiting |= _waiting(task.state)
-        else:
-            waiting |= {i.id: i.value for i in task.interrupts}
-    return waiting
-
-
-def _check_start(snapshot: StateSnapshot, value: Any) -> None:
+def _check_start(view: View, value: Any) -> None:
     if value is None or isinstance(value, Command):
         raise TypeError(f"`value` must be a new run's input, got {value!r:.60}; see `resume`")
-    if waiting := _waiting(snapshot):
+    if view.waiting:
         raise ThreadError(
             "pending",
-            f"the thread waits for an answer to {', '.join(waiting)}, which a new run would throw "
-            f"away; `resume` it, `abandon` it, or take another thread_id",
+            f"the thread waits for an answer to {', '.join(view.waiting)}, which a new run would "
+            f"throw away; `resume` it, `abandon` it, or take another thread_id",
         )
-    if snapshot.next:
+    if view.snapshot.next:
         raise ThreadError(
             "unfinished",
-            f"the thread's last run broke off before {', '.join(snapshot.next)}, which a new run "
-            f"would throw away; `recover` it, `abandon` it, or take another thread_id",
+            f"the thread's last run broke off before {', '.join(view.snapshot.next)}, which a new "
+            f"run would throw away; `recover` it, `abandon` it, or take another thread_id",
         )
 
 
@@ -304,12 +300,12 @@ def _check_storable(graph: Graph, name: str, value: object) -> None:
         ) from error
 
 
-def _check_answers(graph: Graph, snapshot: StateSnapshot, answers: Mapping[str, Any]) -> None:
+def _check_answers(graph: Graph, view: View, answers: Mapping[str, Any]) -> None:
     if not isinstance(answers, Mapping):
         raise TypeError(f"`answers` must be {{interrupt id: answer}}, got {answers!r:.80}")
     if not answers:
         raise ValueError("`answers` is empty; give {interrupt id: answer}")
-    waiting = _requests(snapshot)
+    waiting = _known(view).waiting
     for name in answers:
         if name not in waiting:
             raise ThreadError(
@@ -320,24 +316,23 @@ def _check_answers(graph: Graph, snapshot: StateSnapshot, answers: Mapping[str, 
         _check_storable(graph, f"the answer to {name}", answers[name])
 
 
-def _check_recover(snapshot: StateSnapshot) -> None:
-    if waiting := _requests(snapshot):
+def _check_taken(view: View, answers: Mapping[str, Any], by: str) -> None:
+    lost = [name for name in answers if name not in view.claims or view.claims[name]["by"] != by]
+    if lost:
+        taken = [name for name in answers if name not in lost]
+        rest = f"; those to {', '.join(taken)} count, `recover` carries them out" if taken else ""
+        raise ThreadError("not pending", f"somebody else has just answered {', '.join(lost)}{rest}")
+
+
+def _carry_on(view: View) -> Command[Any] | None:
+    if _known(view).waiting and not view.answered:
         raise ThreadError(
-            "pending", f"the thread waits for an answer to {', '.join(waiting)}; `resume` it"
+            "pending", f"the thread waits for an answer to {', '.join(view.waiting)}; `resume` it"
         )
-    _check_abandon(snapshot)
+    _check_abandon(view)
+    return Command(resume=view.owed) if view.owed else None
 
 
-def _check_abandon(snapshot: StateSnapshot) -> None:
-    _known(snapshot)
-    if not snapshot.next:
+def _check_abandon(view: View) -> None:
+    if not _known(view).snapshot.next:
         raise ThreadError("finished", "the thread's last run is over; `start` another")
-
-
-def _refuse(taken: str | None) -> None:
-    if taken is not None:
-        raise ThreadError(
-            "not pending",
-            f"interrupt {taken!r} was answered by somebody else just now; if it is still pending "
-            f"in {CLAIM_SECONDS:g} s, that process died, and you may answer",
-        )

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
-from bayeslora_tool.graphs import claims
 from bayeslora_tool.graphs.escalation import create_escalation_graph
+from bayeslora_tool.graphs.gate import create_gate_graph
 from bayeslora_tool.graphs.resume import (
     ThreadError,
     aabandon,
@@ -25,16 +25,25 @@ from bayeslora_tool.graphs.resume import (
     resume,
     start,
 )
+from bayeslora_tool.graphs.review import REVIEW_ACTION
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 
+from bayeslora_tool.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from tests.conftest import FakeClassifier, by_words
+from tests.scripted_model import ScriptedModel, calls
 
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
 APPROVE = {"type": "approve"}
+REJECT = {"type": "reject"}
+EDIT_TO_NO = {"type": "edit", "edited_action": {"name": REVIEW_ACTION, "args": {"label": "no"}}}
 
 
 class Desk:
@@ -268,7 +277,9 @@ def test_of_reviewers_in_processes_that_share_only_the_database_one_is_heard(
             assert len(acted) == round_
 
 
-def test_a_claim_whose_process_died_lapses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_whose_process_died_is_carried_out_and_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = open_review(desk)
 
     def die(*_: Any, **__: Any) -> None:
@@ -277,14 +288,48 @@ def test_a_claim_whose_process_died_lapses(desk: Desk, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(type(desk.graph), "invoke", die)
         with pytest.raises(KeyboardInterrupt):
-            resume(desk.graph, CONFIG, {name: APPROVE})
-    assert "somebody else" in refused(
-        "not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE})
-    )
-    later = time.time() + claims.CLAIM_SECONDS + 1
-    monkeypatch.setattr(claims.time, "time", lambda: later)
-    assert resume(desk.graph, CONFIG, {name: APPROVE})["outcome"]["decision"] == "proceed"
+            resume(desk.graph, CONFIG, {name: EDIT_TO_NO})
+    assert pending(desk.graph, CONFIG) == {}
+    refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
+    refused("unfinished", lambda: start(desk.graph, {"text": "clear"}, CONFIG))
+    assert recover(desk.graph, CONFIG)["outcome"]["label"] == "no"
     assert len(desk.acted) == 1
+
+
+class TwoGates(TypedDict):
+    text: str
+    one: Any
+    two: Any
+
+
+def test_of_two_answers_the_one_that_came_too_late_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    builder = StateGraph(TwoGates)
+    for key in ("one", "two"):
+        gate = create_gate_graph(
+            classifier=FakeClassifier(by_words), policy=Policy(0.8, 0.01), outcome_key=key
+        )
+        builder.add_node(f"gate_{key}", gate.compile())
+        builder.add_edge(START, f"gate_{key}")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    start(graph, {"text": "odd"}, CONFIG)
+    first, second = pending(graph, CONFIG)
+    put, others = graph.checkpointer.put_writes, []
+
+    def overtaken(config: Any, writes: Any, name: str, *rest: Any) -> None:
+        if name == second and not others:
+            others.append(name)
+            put(config, [(writes[0][0], writes[0][1] | {"by": "other", "answer": REJECT})], name)
+        put(config, writes, name, *rest)
+
+    monkeypatch.setattr(graph.checkpointer, "put_writes", overtaken)
+    both = {first: APPROVE, second: APPROVE}
+    message = refused("not pending", lambda: resume(graph, CONFIG, both))
+    assert f"answered {second}" in message
+    assert f"those to {first} count" in message
+    state = recover(graph, CONFIG)
+    assert {state["one"]["decision"], state["two"]["decision"]} == {"proceed", "reject"}
 
 
 async def test_async_has_the_same_promises(tmp_path: Path) -> None:
@@ -316,3 +361,66 @@ async def test_async_has_the_same_promises(tmp_path: Path) -> None:
         await aabandon(graph, CONFIG)
         assert await apending(graph, CONFIG) == {}
     assert len(set(keys)) == 1
+
+
+class Shop:
+    """An agent whose calls go to review, and whose first order breaks."""
+
+    def __init__(self, *items: str, saver: Any = None) -> None:
+        self.broken, self.did = True, list[str]()
+
+        @tool
+        def order(item: str) -> str:
+            """Order it."""
+            if self.broken and item == items[0]:
+                raise ConnectionError("no answer")
+            self.did.append(item)
+            return f"ordered {item}"
+
+        script = [calls(*(("order", {"item": item}) for item in items)), AIMessage("done")]
+        self.agent: Any = create_agent(
+            ScriptedModel(script=script),
+            [order],
+            middleware=[UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01))],
+            checkpointer=saver or InMemorySaver(),
+        )
+        start(self.agent, {"messages": [("user", "odd")]}, CONFIG)
+        waiting = {
+            request["action_requests"][0]["args"]["item"]: name
+            for name, request in pending(self.agent, CONFIG).items()
+        }
+        self.asked = [waiting[item] for item in items]
+
+
+def test_a_decision_about_a_tool_that_then_breaks_stays(tmp_path: Path) -> None:
+    with SqliteSaver.from_conn_string(str(tmp_path / "a.sqlite")) as saver:
+        for shop in (Shop("tea"), Shop("tea", saver=saver)):
+            (name,) = shop.asked
+            with pytest.raises(ConnectionError):
+                resume(shop.agent, CONFIG, {name: APPROVE})
+            assert pending(shop.agent, CONFIG) == {}
+            refused("not pending", partial(resume, shop.agent, CONFIG, {name: REJECT}))
+            with pytest.raises(ConnectionError):
+                recover(shop.agent, CONFIG)
+            shop.broken = False
+            assert recover(shop.agent, CONFIG)["messages"][-1].content == "done"
+            assert shop.did == ["tea"]
+            refused("finished", partial(recover, shop.agent, CONFIG))
+
+
+@pytest.mark.parametrize("recover_first", [True, False])
+def test_a_tool_that_breaks_takes_no_other_call_with_it(recover_first: bool) -> None:
+    shop = Shop("tea", "milk")
+    tea, milk = shop.asked
+    refused("pending", partial(recover, shop.agent, CONFIG))
+    with pytest.raises(ConnectionError):
+        resume(shop.agent, CONFIG, {tea: APPROVE})
+    assert list(pending(shop.agent, CONFIG)) == [milk]
+    shop.broken = False
+    if recover_first:
+        recover(shop.agent, CONFIG)
+        assert shop.did == ["tea"]
+        assert list(pending(shop.agent, CONFIG)) == [milk]
+    state = resume(shop.agent, CONFIG, {milk: REJECT})
+    assert shop.did == ["tea"]
+    assert state["messages"][-1].content == "done"
