@@ -17,16 +17,21 @@ from typing import Any
 import numpy as np
 import pytest
 from bayeslora_tool.graphs.escalation import create_escalation_graph
-from bayeslora_tool.graphs.resume import pending, recover, resume, start
+from bayeslora_tool.graphs.resume import ThreadError, pending, recover, resume, start
 from bayeslora_tool.graphs.review import CLARIFY_ACTION, REVIEW_ACTION
 from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from bayeslora_tool.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from tests.conftest import Answers, FakeClassifier, by_words, make_prediction
+from tests.scripted_model import ScriptedModel, calls
 
 ROOT = Path(__file__).parents[1]
 POLICY = Policy(tau_conf=0.8, tau_var=0.01)
@@ -419,6 +424,54 @@ def test_killed_while_waiting_and_again_in_the_action_nothing_is_lost(
     assert diary.lines("act") == [f"{outcome['key']} no"] * 2  # at least once, with one key
     assert len(diary.lines("score")) == scores
     assert len(diary.lines("before")) == scores - 1
+
+
+ORDER = calls(("order", {"item": "tea"}))
+
+
+def gated_agent(diary: Diary, saver: Any, then: Any, *script: AIMessage) -> Any:
+    """An agent that orders tea; the tool notes it and then does ``then``."""
+
+    @tool
+    def order(item: str) -> str:
+        """Order it."""
+        diary.write(f"act {item}")
+        then()
+        return f"ordered {item}"
+
+    return create_agent(
+        ScriptedModel(script=list(script)),
+        [order],
+        middleware=[UncertaintyGate(diary.classify(), POLICY)],
+        checkpointer=saver,
+    )
+
+
+def test_killed_in_a_gated_tool_the_decision_stays(tmp_path: Path) -> None:
+    database, diary = str(tmp_path / "runs.sqlite"), Diary(str(tmp_path / "diary"))
+    done = run_python(
+        """
+        database, file = sys.argv[1:]
+        with SqliteSaver.from_conn_string(database) as saver:
+            agent = gated_agent(Diary(file), saver, die, ORDER)
+            start(agent, {"messages": [("user", "odd")]}, on(1))
+            (name,) = pending(agent, on(1))
+            print(name, flush=True)
+            resume(agent, on(1), {name: APPROVE})
+        """,
+        database,
+        str(diary.file),
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with SqliteSaver.from_conn_string(database) as saver:
+        agent = gated_agent(diary, saver, lambda: None, AIMessage("done"))
+        assert pending(agent, on(1)) == {}
+        with pytest.raises(ThreadError, match="answered already"):
+            resume(agent, on(1), {done.stdout.strip(): {"type": "reject"}})
+        state = recover(agent, on(1))
+    assert [message.content for message in state["messages"][-2:]] == ["ordered tea", "done"]
+    assert diary.lines("act") == ["tea", "tea"]  # at least once
+    assert len(diary.lines("score")) == 1
 
 
 def test_killed_in_the_action_of_a_sure_text_the_key_stays(tmp_path: Path) -> None:
