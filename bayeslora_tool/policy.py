@@ -18,6 +18,7 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Variance = Annotated[float, Field(ge=0, le=0.25, allow_inf_nan=False)]
 
 _CONFIG = ConfigDict(extra="forbid")
+_HAIR = 1e-6
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -107,11 +108,13 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     """Route one prediction.
 
     Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where that gate is set,
-    ``novelty <= tau_novelty``. Fails closed: what is not finite, was truncated, or was scored
-    otherwise than the thresholds were calibrated for, escalates whatever the thresholds.
+    ``novelty <= tau_novelty``. Fails closed: a confidence outside [0, 1], a variance outside
+    [0, 0.25], what was truncated, or was scored otherwise than the thresholds were calibrated for,
+    escalates whatever the thresholds.
     """
     confidence, variance = prediction.confidence, prediction.variance
-    if not (math.isfinite(confidence) and math.isfinite(variance)):
+    # Rounding may go a hair too far; NaN is in no range.
+    if not (-_HAIR <= confidence <= 1 + _HAIR and -_HAIR <= variance <= 0.25 + _HAIR):
         return Decision(
             "escalate",
             f"The score cannot be trusted: confidence {confidence}, variance {variance} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -69,3 +69,50 @@ class Prediction:
     def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
         """The inverse of :meth:`to_dict`."""
         return cls(**values)
+
+
+_PLAIN: Mapping[str, tuple[type, ...]] = {
+    "label": (str,),
+    "confidence": (float, int),
+    "variance": (float, int),
+    "entropy": (float, int),
+    "mutual_information": (float, int),
+    "n_draws": (int,),
+    "estimator": (str,),
+    "seed": (int,),
+    "n_tokens": (int,),
+    "truncated": (bool,),
+    "novelty": (float, int, type(None)),
+    "scored_by": (str,),
+}
+
+
+def check_predictions(predictions: object, n: int) -> list[Prediction]:
+    """What a ``predict`` that may be anybody's gave for ``n`` texts, if it is plain data.
+
+    Checkpoints and tool messages hold plain data only, so numpy's scalars are refused too. Whether
+    the numbers make sense is for ``policy.decide``.
+
+    Raises:
+        TypeError: Not ``n`` predictions, a field of another type, or a label without probability.
+    """
+    if not isinstance(predictions, Sequence) or len(predictions) != n:
+        raise TypeError(f"expected a list of {n} Predictions, `predict` gave {predictions!r:.80}")
+    for prediction in predictions:
+        if not isinstance(prediction, Prediction):
+            raise TypeError(f"expected a Prediction, `predict` gave {prediction!r:.80}")
+        for name, kinds in _PLAIN.items():
+            _check_plain(f"`{name}`", getattr(prediction, name), kinds)
+        for label, probability in prediction.probabilities.items():
+            _check_plain("a label in `probabilities`", label, (str,))
+            _check_plain(f"`probabilities[{label!r}]`", probability, (float, int))
+        if prediction.label not in prediction.probabilities:
+            raise TypeError(f"`probabilities` must hold the label {prediction.label!r:.80}")
+    return list(predictions)
+
+
+def _check_plain(name: str, value: object, kinds: tuple[type, ...]) -> None:
+    # By identity: numpy's float64 is a float, and True is an int.
+    if type(value) not in kinds or (isinstance(value, int) and abs(value) >= 2**63):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} must be a plain {expected}, `predict` gave {value!r:.80}")

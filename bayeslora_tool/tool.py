@@ -21,7 +21,7 @@ from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel, Field
 
 from bayeslora_tool.policy import Decision, Policy, decide
-from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.prediction import Prediction, check_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ class BayesLoRATool(BaseTool):
     def _decided(self, texts: list[str], predictions: Sequence[Prediction]) -> list[_Result]:
         return [
             _Result(text, prediction, decide(prediction, self.policy))
-            for text, prediction in zip(texts, predictions, strict=True)
+            for text, prediction in zip(
+                texts, check_predictions(predictions, len(texts)), strict=True
+            )
         ]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from langgraph.errors import GraphBubbleUp
 
-from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.prediction import Prediction, check_predictions
 
 
 class Predictor(Protocol):
@@ -50,19 +50,23 @@ def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, 
 
 async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str, Any]:
     """The same with the classifier's ``apredict``; a late call is cancelled."""
-    task = asyncio.ensure_future(classifier.apredict([text]))
+    task = None
     try:
+        task = asyncio.ensure_future(classifier.apredict([text]))
         # Unlike `wait_for`, this does not wait for a call that ignores its cancellation.
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
             raise TimeoutError
+        if task.cancelled():  # from within; a run that is cancelled itself does not get here
+            raise RuntimeError("the scoring was cancelled")
         return _checked(task.result())
     except GraphBubbleUp:
         raise
     except Exception as error:
         return _failure(error, timeout)
     finally:
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
 
 def _call(function: Callable[[], Any]) -> Future[Any]:
@@ -81,17 +85,7 @@ def _call(function: Callable[[], Any]) -> Future[Any]:
 
 
 def _checked(predictions: Any) -> dict[str, Any]:
-    if not isinstance(predictions, Sequence) or len(predictions) != 1:
-        raise TypeError(f"expected a list of one Prediction, `predict` gave {predictions!r:.80}")
-    (prediction,) = predictions
-    if not isinstance(prediction, Prediction):
-        raise TypeError(f"expected a Prediction, `predict` gave {prediction!r:.80}")
-    numbers = (prediction.confidence, prediction.variance, *prediction.probabilities.values())
-    # Checkpoints hold plain data only: numpy's scalars are refused too.
-    if not isinstance(prediction.label, str) or any(type(n) not in (int, float) for n in numbers):
-        raise TypeError(
-            f"expected a str label and plain floats, `predict` gave {prediction!r:.160}"
-        )
+    (prediction,) = check_predictions(predictions, 1)
     return {"prediction": prediction.to_dict(), "failure": None}
 
 

@@ -66,14 +66,21 @@ class AsyncAnswers(Answers):
         (RuntimeError("out of memory"), "RuntimeError: out of memory"),
         (TimeoutError(), "TimeoutError"),
         (KeyError("label"), "KeyError: 'label'"),
-        (None, "expected a list of one Prediction, `predict` gave None"),
-        ([], r"expected a list of one Prediction, `predict` gave []"),
-        ([make_prediction()] * 2, "expected a list of one Prediction"),
+        (None, "expected a list of 1 Predictions, `predict` gave None"),
+        ([], r"expected a list of 1 Predictions, `predict` gave []"),
+        ([make_prediction()] * 2, "expected a list of 1 Predictions"),
         (["yes"], "expected a Prediction, `predict` gave 'yes'"),
         ([{"label": "yes"}], "expected a Prediction"),
-        ([make_prediction(confidence=np.float32(0.9))], "plain floats"),
-        ([make_prediction(label=3)], "expected a str label"),
-        ([make_prediction(probabilities={"yes": "0.9"})], "plain floats"),
+        ([make_prediction(confidence=np.float32(0.9))], "`confidence` must be a plain float"),
+        ([make_prediction(entropy=np.float64(0.9))], "`entropy` must be a plain float or int"),
+        ([make_prediction(truncated=np.bool_(False))], "`truncated` must be a plain bool"),
+        ([make_prediction(novelty="far")], "`novelty` must be a plain float"),
+        ([make_prediction(confidence=10**400)], "`confidence` must be a plain float"),
+        ([make_prediction(label=3)], "`label` must be a plain str"),
+        ([make_prediction(label="other")], "`probabilities` must hold the label 'other'"),
+        ([make_prediction(probabilities={"yes": "0.9"})], "`probabilities['yes']` must be a plain"),
+        ([make_prediction(confidence=97.0)], "cannot be trusted: confidence 97.0"),
+        ([make_prediction(variance=-1.0)], "variance -1.0"),
         ([make_prediction(confidence=float("nan"))], "cannot be trusted: confidence nan"),
         ([make_prediction(variance=float("nan"))], "variance nan"),
         ([make_prediction(variance=float("inf"))], "variance inf"),
@@ -92,6 +99,31 @@ async def test_a_broken_classifier_is_escalated_with_the_reason(
     assert request["name"] == REVIEW_ACTION
     assert reason in request["description"]
     assert resume(graph, on(1), {name: {"type": "reject"}})["outcome"]["decision"] == "reject"
+
+
+def raises(texts: list[str]) -> Any:
+    raise RuntimeError("down")
+
+
+async def is_cancelled(texts: list[str]) -> Any:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("apredict", "reason"),
+    [
+        (raises, "RuntimeError: down"),
+        (lambda texts: [make_prediction()], "TypeError"),
+        (is_cancelled, "RuntimeError: the scoring was cancelled"),
+    ],
+    ids=["raises at once", "not awaitable", "cancelled"],
+)
+async def test_a_broken_apredict_is_escalated_with_the_reason(apredict: Any, reason: str) -> None:
+    classifier = Answers(None)
+    classifier.apredict = apredict  # type: ignore[attr-defined]
+    graph = build(classifier, act=lambda outcome: pytest.fail("acted"))
+    await graph.ainvoke({"text": "x"}, on(1))
+    assert reason in waiting(graph)[1]["description"]
 
 
 def test_a_classifier_that_hangs_is_escalated_in_time() -> None:
