@@ -109,7 +109,7 @@ def tell_edit(result: Result, asked: ToolCall, ran: ToolCall) -> Result:
     Its own message keeps the call it made, so without a note it would take the result for that
     call's, or make the call again.
     """
-    if ran is asked:
+    if ran["args"] == asked["args"]:
         return result
     note = (
         f"A reviewer changed this call before it ran, on purpose; do not repeat the original. "

@@ -19,11 +19,17 @@ from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.dialogue import question_to_user, times_asked, user_request
 from bayeslora_tool.graphs.gate import default_question
-from bayeslora_tool.graphs.scoring import Predictor, ascore, check_timeout, score
+from bayeslora_tool.graphs.scoring import (
+    Predictor,
+    ascore,
+    check_classifier,
+    check_timeout,
+    score,
+)
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.tool import EVENT
 from bayeslora_tool.verdict import (
+    EVENT,
     UNSCORED,
     Verdict,
     escalated,
@@ -82,10 +88,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         name: str | None = None,
     ) -> None:
         super().__init__()
-        if not callable(getattr(classifier, "predict", None)):
-            raise TypeError(
-                f"`classifier` must have predict(texts) -> list[Prediction], got {classifier!r:.80}"
-            )
+        check_classifier(classifier)
         check_timeout(timeout)
         self.classifier: Predictor = classifier
         self.policy = policy
@@ -186,7 +189,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
                 question_to_user(question),
             ]
             update["jump_to"] = "end"
-        return update, [event_of(call, verdict) for call, verdict in judged]
+        return update, [event_of(call["name"], verdict) for call, verdict in judged]
 
     def _question(self, verdict: Verdict, asked: int) -> tuple[str | None, tuple[str, str | None]]:
         """A question to the user, or else why a reviewer is asked, and what failed."""

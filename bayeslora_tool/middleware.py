@@ -100,8 +100,8 @@ class UncertaintyGate(Gate):
         if unknown:
             raise ValueError(
                 f"`tools` of {self.name} names {', '.join(map(repr, unknown))}, but the agent has "
-                f"{', '.join(map(repr, has)) or 'no tools'}; correct the name, or leave `tools` "
-                f"out to gate all"
+                f"{', '.join(map(repr, has)) or 'no tools'}; correct the name, leave `tools` out "
+                f"to gate all, or list the gate before a middleware that hides tools"
             )
 
     def _gates(self, call: ToolCall) -> bool:
@@ -126,25 +126,43 @@ class UncertaintyGate(Gate):
 
 
 class AnswerGate(Gate):
-    """Let sure final answers pass, ask the user about vague requests, a reviewer about the rest.
+    """Let answers to sure requests pass, ask the user about vague ones, a reviewer about the rest.
 
-    The message that ends the model's turn is reviewed like a call of ``final_answer`` with the
+    Unless ``text`` says otherwise, the user's request is scored, not the model's answer. The
+    message that ends the model's turn is reviewed like a call of ``final_answer`` with the
     argument ``answer``: approve lets it pass, edit and respond put other words in its place,
     reject withholds it. Clarify takes the answer back and puts a question to the user instead.
     It may stand beside an :class:`UncertaintyGate`, which is blind to answers.
 
-    Tokens that are streamed while the model writes are seen before the gate is. A structured
+    Tokens that are streamed while the model writes are seen before the gate is, and what a
+    ``return_direct`` tool returns is no message of the model's: gate that tool. A structured
     response (``response_format=``) cannot be withheld this way, so it raises a ValueError.
     Arguments: those of :class:`~bayeslora_tool.gating.Gate`.
     """
 
-    def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
-        """Ask the reviewer about the answer, if in doubt."""
-        if state.get("structured_response") is not None:
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
+        """Call the model, unless its answer could not be withheld."""
+        self._check_format(request)
+        return handler(request)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """:meth:`wrap_model_call` for async runs."""
+        self._check_format(request)
+        return await handler(request)
+
+    def _check_format(self, request: ModelRequest[Any]) -> None:
+        if request.response_format is not None:
             raise ValueError(
                 f"{self.name} cannot withhold a structured response; leave `response_format` out, "
                 f"or gate the agent as a whole with create_gate_graph"
             )
+
+    def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
+        """Ask the reviewer about the answer, if in doubt."""
         call = final_answer(state["messages"])
         if call is None:
             return None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -20,12 +18,10 @@ from langchain_core.tools import BaseTool, ToolException
 from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel, Field
 
-from bayeslora_tool.policy import Decision, Policy, decide
-from bayeslora_tool.prediction import Prediction, check_predictions
+from bayeslora_tool.policy import Policy
+from bayeslora_tool.prediction import check_predictions
+from bayeslora_tool.verdict import EVENT, Verdict, event_of, failed, verdict_on
 
-logger = logging.getLogger(__name__)
-
-EVENT = "bayeslora_decision"
 _NAMED_LABELS = 20  # in the description: a model should learn the subject, not read a list
 
 
@@ -84,42 +80,50 @@ class BayesLoRATool(BaseTool):
         self, text: str | list[str], run_manager: CallbackManagerForToolRun | None = None
     ) -> tuple[str, dict[str, Any]]:
         texts = _listed(text)
-        with _told_to_the_model(texts):
-            results = self._decided(texts, self.classifier.predict(texts))
-        for event in _events(results):
+        with self._told_to_the_model(texts):
+            verdicts = self._verdicts(texts, self.classifier.predict(texts))
+        for verdict in verdicts:
+            event = event_of(self.name, verdict)
             if run_manager is not None:  # called within a run, so there is someone to tell
                 dispatch_custom_event(EVENT, event, config={"callbacks": run_manager.get_child()})
-        return _answer(results)
+        return _answer(verdicts)
 
     async def _arun(
         self, text: str | list[str], run_manager: AsyncCallbackManagerForToolRun | None = None
     ) -> tuple[str, dict[str, Any]]:
         texts = _listed(text)
-        with _told_to_the_model(texts):
+        with self._told_to_the_model(texts):
             if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
                 predictions = await self.classifier.apredict(texts)
             else:
                 predictions = await asyncio.to_thread(self.classifier.predict, texts)
-            results = self._decided(texts, predictions)
-        for event in _events(results):
+            verdicts = self._verdicts(texts, predictions)
+        for verdict in verdicts:
+            event = event_of(self.name, verdict)
             if run_manager is not None:
                 config: RunnableConfig = {"callbacks": run_manager.get_child()}
                 await adispatch_custom_event(EVENT, event, config=config)
-        return _answer(results)
+        return _answer(verdicts)
 
-    def _decided(self, texts: list[str], predictions: Sequence[Prediction]) -> list[_Result]:
+    def _verdicts(self, texts: list[str], predictions: object) -> list[Verdict]:
+        checked = check_predictions(predictions, len(texts))
         return [
-            _Result(text, prediction, decide(prediction, self.policy))
-            for text, prediction in zip(
-                texts, check_predictions(predictions, len(texts)), strict=True
-            )
+            verdict_on(text, {"prediction": prediction.to_dict(), "failure": None}, self.policy)
+            for text, prediction in zip(texts, checked, strict=True)
         ]
 
-
-class _Result(NamedTuple):
-    text: str
-    prediction: Prediction
-    decision: Decision
+    @contextmanager
+    def _told_to_the_model(self, texts: list[str]) -> Iterator[None]:
+        try:
+            yield
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            for text in texts:
+                event_of(self.name, failed(text, f"{type(error).__name__}: {error}"))
+            raise ToolException(
+                f"Not classified, do not act on it: {error}. Correct the text, or ask a person."
+            ) from error
 
 
 def _listed(text: str | list[str]) -> list[str]:
@@ -129,57 +133,26 @@ def _listed(text: str | list[str]) -> list[str]:
     return texts
 
 
-@contextmanager
-def _told_to_the_model(texts: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except GraphBubbleUp:
-        raise
-    except Exception as error:
-        for text in texts:  # the error's message may quote the text
-            logger.info("not classified: %s, %s", _named(text), type(error).__name__)
-        raise ToolException(
-            f"Not classified, do not act on it: {error}. Correct the text, or ask a person."
-        ) from error
-
-
-def _named(text: str) -> dict[str, Any]:
-    # A lone surrogate has no UTF-8 form, but may come from a model.
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return {"sha256": digest, "length": len(text)}
-
-
-def _events(results: list[_Result]) -> Iterator[dict[str, Any]]:
-    for text, prediction, decision in results:
-        event = {
-            "action": decision.action,
-            "label": prediction.label,
-            "confidence": prediction.confidence,
-            "variance": prediction.variance,
-            **_named(text),
-        }
-        logger.info("%s: %s", EVENT, event)
-        yield event
-
-
-def _answer(results: list[_Result]) -> tuple[str, dict[str, Any]]:
-    lines = [_line(prediction, decision) for _, prediction, decision in results]
+def _answer(verdicts: list[Verdict]) -> tuple[str, dict[str, Any]]:
+    lines = [_line(verdict) for verdict in verdicts]
     if len(lines) > 1:
         lines = [f"{i}. {line}" for i, line in enumerate(lines, start=1)]
     artifact = [
         {
-            "text": text,
-            "prediction": prediction.to_dict(),
-            "decision": {"action": decision.action, "reason": decision.reason},
+            "text": verdict["text"],
+            "prediction": verdict["prediction"],
+            "decision": {"action": verdict["action"], "reason": verdict["reason"]},
         }
-        for text, prediction, decision in results
+        for verdict in verdicts
     ]
     return "\n".join(lines), {"results": artifact}
 
 
-def _line(prediction: Prediction, decision: Decision) -> str:
+def _line(verdict: Verdict) -> str:
+    prediction = verdict["prediction"]
+    assert prediction is not None
     return (
-        f"action={decision.action} label={prediction.label} "
-        f"confidence={prediction.confidence:.3f} variance={prediction.variance:.2g}: "
-        f"{decision.reason}"
+        f"action={verdict['action']} label={prediction['label']} "
+        f"confidence={prediction['confidence']:.3f} variance={prediction['variance']:.2g}: "
+        f"{verdict['reason']}"
     )

@@ -1,8 +1,9 @@
-"""What the gate decided about one tool call, in plain data. Knows no agent."""
+"""What was decided about one text or tool call, in plain data. Knows no agent."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -11,9 +12,14 @@ from langchain_core.messages import ToolCall
 from bayeslora_tool.policy import Action, Policy, decide
 from bayeslora_tool.prediction import Prediction
 
+EVENT = "bayeslora_decision"
+"""Name of the custom event that each decision sends to LangChain's callbacks."""
+
+logger = logging.getLogger(__name__)
+
 
 class Verdict(TypedDict):
-    """What the gate decided about one tool call."""
+    """What was decided about one text, on its own or behind a tool call."""
 
     action: Action
     reason: str
@@ -72,8 +78,7 @@ def escalated(verdict: Verdict, reason: str, failure: str | None) -> Verdict:
 
 def fingerprint(call: ToolCall) -> str:
     """Of the whole call: a verdict holds for nothing but what was scored."""
-    whole = repr((call["id"], call["name"], call["args"]))
-    return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
+    return _sha256(repr((call["id"], call["name"], call["args"])))
 
 
 def review_lines(verdict: Verdict) -> list[str]:
@@ -89,18 +94,23 @@ def review_lines(verdict: Verdict) -> list[str]:
     return lines
 
 
-def event_of(call: ToolCall, verdict: Verdict) -> dict[str, Any]:
-    """What tracers hear about it: never the text, only its SHA-256 and length in characters."""
+def event_of(tool: str, verdict: Verdict) -> dict[str, Any]:
+    """What tracers and the log hear: never the text, but its SHA-256 and length in characters."""
     prediction, text = verdict["prediction"] or {}, verdict["text"]
-    digest = None
-    if text is not None:
-        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return {
-        "tool": call["name"],
+    event = {
+        "tool": tool,
         "action": verdict["action"],
         "reason": verdict["reason"],
+        "label": prediction.get("label"),
         "confidence": prediction.get("confidence"),
         "variance": prediction.get("variance"),
-        "sha256": digest,
+        "sha256": None if text is None else _sha256(text),
         "length": None if text is None else len(text),
     }
+    logger.info("%s: %s", EVENT, event)
+    return event
+
+
+def _sha256(text: str) -> str:
+    # A lone surrogate has no UTF-8 form, but may come from a model.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutine
 from typing import Any
 
 from bayeslora_tool.graphs.gate import Ask, build_gate
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationInput, EscalationState, Outcome
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import StateGraph
 
 from bayeslora_tool.policy import Policy
@@ -48,6 +50,7 @@ def create_escalation_graph(
         An uncompiled graph.
 
     Raises:
+        TypeError: ``classifier`` cannot predict.
         ValueError: ``timeout`` out of range.
     """
     node = None
@@ -69,13 +72,21 @@ def act_node(
     act: Callable[..., Any],
     arguments: Callable[[Any], tuple[Any, ...]],
     update: Callable[[Any, Any], dict[str, Any]],
-) -> Callable[[Any], Any]:
+) -> RunnableLambda[Any, dict[str, Any]]:
     """A node that calls ``act`` and does nothing else."""
 
     def run(state: Any) -> dict[str, Any]:
-        return update(state, act(*arguments(state)))
+        result = act(*arguments(state))
+        if isawaitable(result):
+            if iscoroutine(result):
+                result.close()
+            raise TypeError("`act` is async; run the graph with ainvoke, astart or aresume")
+        return update(state, result)
 
     async def arun(state: Any) -> dict[str, Any]:
-        return update(state, await act(*arguments(state)))
+        # Only its result tells a lambda around an async function from a sync one, which would
+        # hold up the event loop if it were called here.
+        result = await asyncio.to_thread(act, *arguments(state))
+        return update(state, await result if isawaitable(result) else result)
 
-    return arun if iscoroutinefunction(act) else run
+    return RunnableLambda(run, arun)

@@ -15,7 +15,13 @@ from bayeslora_tool.graphs.review import (
     read_review,
     review_request,
 )
-from bayeslora_tool.graphs.scoring import Predictor, ascore, check_timeout, score
+from bayeslora_tool.graphs.scoring import (
+    Predictor,
+    ascore,
+    check_classifier,
+    check_timeout,
+    score,
+)
 from bayeslora_tool.graphs.state import (
     Clarification,
     EscalationState,
@@ -62,6 +68,7 @@ def create_gate_graph(
         An uncompiled graph; compile it without a checkpointer.
 
     Raises:
+        TypeError: ``classifier`` cannot predict.
         ValueError: ``timeout`` out of range, or a key that the gate uses for itself.
     """
     for name, key, own in (("text_key", text_key, "text"), ("outcome_key", outcome_key, "outcome")):
@@ -79,6 +86,7 @@ def create_gate_graph(
         timeout=timeout,
         schemas=(holds, reads, writes),
         read=lambda state: state.get(text_key),
+        text_key=text_key,
         settle=lambda state, outcome: {outcome_key: outcome},
     )
 
@@ -92,6 +100,7 @@ def build_gate(
     schemas: tuple[Any, Any, Any],
     read: Callable[[Any], Any],
     settle: Callable[[Any, Outcome], dict[str, Any]],
+    text_key: str = "text",
     limit: Callable[[Any, Route, Mapping[str, Any] | None], Route] | None = None,
     act: Any = None,
 ) -> StateGraph[Any, None, Any, Any]:
@@ -103,29 +112,43 @@ def build_gate(
         ask: Puts the question to the user.
         timeout: Of one scoring.
         schemas: Of the state (EscalationState and more), of the input, of the output.
-        read: The text, from what came in.
+        read: The text, from what came in; if it raises, a person decides.
         settle: What else to update beside ``outcome``, from state and outcome.
+        text_key: What the text is called where it comes from.
         limit: May send a route (given the prediction, as a dict) elsewhere, also to ``stop``.
         act: A node to run after ``outcome["decision"] == "proceed"``.
     """
+    check_classifier(classifier)
     check_timeout(timeout)
     known = tuple(getattr(classifier, "labels", ()))
 
     def receive(state: Any) -> dict[str, Any]:
-        text = read(state)
+        failure = None
+        try:
+            text = read(state)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # fail closed
+            text, failure = "", f"there is no text: {type(error).__name__}: {error}"
         if not isinstance(text, str):
-            raise TypeError(f'`text` must be a str, got {text!r:.60}; start with {{"text": "..."}}')
+            raise TypeError(
+                f'`{text_key}` must be a str, got {text!r:.60}; start with {{"{text_key}": "..."}}'
+            )
         # A thread may have held another text before; nothing of it may reach this one.
         fresh: dict[str, Any] = dict.fromkeys(
-            ("prediction", "failure", "route", "question", "problem", "outcome", "result")
+            ("prediction", "route", "question", "problem", "outcome", "result")
         )
-        return fresh | {"text": text, "key": uuid4().hex, "clarifications": []}
+        fresh |= {"text": text, "failure": failure, "key": uuid4().hex, "clarifications": []}
+        return fresh
 
     def score_text(state: EscalationState) -> dict[str, Any]:
         return score(classifier, full_text(state), timeout)
 
     async def ascore_text(state: EscalationState) -> dict[str, Any]:
         return await ascore(classifier, full_text(state), timeout)
+
+    def after_receive(state: EscalationState) -> str:
+        return "score" if state["failure"] is None else "decide"
 
     def route(state: EscalationState) -> dict[str, Any]:
         said, question = _policy_route(state, policy), None
@@ -203,7 +226,7 @@ def build_gate(
     graph.add_node("clarify", clarify)
     graph.add_node("escalate", escalate, input_schema=schemas[0])
     graph.add_edge(START, "receive")
-    graph.add_edge("receive", "score")
+    graph.add_conditional_edges("receive", after_receive, ["score", "decide"])
     graph.add_edge("score", "decide")
     routes = ["proceed", "clarify", "escalate"]
     if limit is not None:
@@ -239,8 +262,8 @@ def _policy_route(state: EscalationState, policy: Policy) -> Route:
 def _question(ask: Ask, state: EscalationState) -> str:
     assert state["prediction"] is not None
     question = ask(Prediction.from_dict(state["prediction"]), full_text(state))
-    if not isinstance(question, str):
-        raise TypeError(f"`ask` must return a str, it gave {question!r:.60}")
+    if not isinstance(question, str) or not question.strip():
+        raise TypeError(f"`ask` gave {question!r:.60}, expected a question")
     return question
 
 

@@ -175,7 +175,8 @@ def _from_legacy(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     args = answer["args"]
     if answer["type"] == "edit" and isinstance(args, Mapping):
         return {"edited_action": {"name": args.get("action"), "args": args.get("args")}}
-    return {"message": args}
+    # Agent Inbox accepts with the untouched action as `args`.
+    return {"message": args if isinstance(args, str) else None}
 
 
 def _edited_label(
@@ -187,7 +188,8 @@ def _edited_label(
     shape = f'{{"type": "edit", "edited_action": {edited}}}'
     args = read_edit(decision, name, shape)
     for key, value in args.items():
-        if key != "label" and (key not in asked["args"] or asked["args"][key] != value):
+        # As str: user interfaces with text fields send back 0.9 as "0.9".
+        if key != "label" and (key not in asked["args"] or str(asked["args"][key]) != str(value)):
             raise ValueError(f"an edit may change `label` only, not {key!r:.80}; send {shape}")
     label = args.get("label")
     if not isinstance(label, str) or not label.strip():

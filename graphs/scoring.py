@@ -28,8 +28,21 @@ def check_timeout(timeout: float | None) -> None:
     Raises:
         ValueError: Not positive, or not a number.
     """
-    if timeout is not None and not timeout > 0:
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout > 0):
         raise ValueError(f"`timeout` (={timeout!r}) must be > 0 seconds, or None to wait for ever")
+
+
+def check_classifier(classifier: object) -> None:
+    """Refuse what cannot classify, before it is needed.
+
+    Raises:
+        TypeError: No ``predict``.
+    """
+    if not callable(getattr(classifier, "predict", None)):
+        raise TypeError(
+            f"`classifier` must have predict(texts) -> list[Prediction], got {classifier!r:.80}"
+        )
 
 
 def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Step:
     Attributes:
         name: Of its node, its outcome and its result; unique.
         text: What is to be classified, from what came before; by default the request. Once read,
-            it is kept, also over a resume.
+            it is kept, also over a resume. If it raises, a person decides.
         act: ``act(outcome, state)``, run when the step proceeds, with the promises of ``act`` in
             ``create_escalation_graph``; ``outcome["key"]`` is another for each step.
         classifier: None: the workflow's; the same holds for ``policy`` and ``ask``.
@@ -167,7 +167,7 @@ def create_workflow_graph(
             ask=step.ask or ask,
             timeout=timeout,
             schemas=(_StepState, WorkflowState, _StepOutput),
-            read=step.text,
+            read=_read(step),
             limit=_limits(step.name, max_escalations, max_error_probability),
             settle=_ledger(step.name),
             act=_act(step),
@@ -181,6 +181,16 @@ def create_workflow_graph(
 
 def _next(after: str) -> Callable[[WorkflowState], str]:
     return lambda state: after if state["ending"] is None else END
+
+
+def _read(step: Step) -> Callable[[WorkflowState], str]:
+    def read(state: WorkflowState) -> str:
+        text = step.text(state)
+        if not isinstance(text, str):
+            raise TypeError(f"`text` of step {step.name!r} gave {text!r:.60}, expected a str")
+        return text
+
+    return read
 
 
 def _limits(
@@ -230,7 +240,7 @@ def _doubt(prediction: Mapping[str, Any]) -> float:
     return max(0.0, 1 - float(prediction["confidence"]))  # rounding may lift one over 1
 
 
-def _act(step: Step) -> Callable[[_StepState], Any] | None:
+def _act(step: Step) -> Any:
     if step.act is None:
         return None
 

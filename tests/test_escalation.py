@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ CONFIG: Any = {"configurable": {"thread_id": "1"}}
 EDIT_TO_NO = {
     "type": "edit",
     "edited_action": {"name": REVIEW_ACTION, "args": {"label": "no"}},
+}
+
+# What Agent Inbox shows in text fields, it sends back as str.
+INBOX_ACTION = {
+    "action": REVIEW_ACTION,
+    "args": {"text": "odd", "label": "yes", "confidence": "0.9"},
 }
 
 
@@ -82,6 +89,8 @@ def test_no_clarifications_allowed_escalates_at_once(fake: FakeClassifier) -> No
         ({"type": "approve"}, "proceed", "yes", None, True),
         ({"decisions": [{"type": "approve"}]}, "proceed", "yes", None, True),
         ([{"type": "accept", "args": None}], "proceed", "yes", None, True),
+        ([{"type": "accept", "args": INBOX_ACTION}], "proceed", "yes", None, True),
+        ([{"type": "edit", "args": INBOX_ACTION}], "proceed", "yes", None, True),
         (EDIT_TO_NO, "proceed", "no", None, True),
         ({"decisions": [EDIT_TO_NO]}, "proceed", "no", None, True),
         (
@@ -289,6 +298,38 @@ def test_requests_are_langchains_hitl_request(fake: FakeClassifier, policy: Poli
         config = {"configurable": {"thread_id": str(thread)}}
         request = request_of(graph.invoke({"text": text}, config))
         assert TypeAdapter(HITLRequest).validate_python(request) == request
+
+
+async def did(outcome: Any) -> str:
+    return f"did {outcome['label']}"
+
+
+class Does:
+    async def __call__(self, outcome: Any) -> str:
+        return await did(outcome)
+
+
+@pytest.mark.parametrize("act", [did, Does(), lambda outcome: did(outcome)])
+async def test_an_async_act_is_awaited_however_it_is_written(
+    fake: FakeClassifier, policy: Policy, act: Any
+) -> None:
+    graph = build(fake, policy, act=act)
+    assert (await graph.ainvoke({"text": "clear"}, CONFIG))["result"] == "did yes"
+    with pytest.raises(TypeError, match="`act` is async; run the graph with ainvoke"):
+        graph.invoke({"text": "clear"}, CONFIG)
+
+
+async def test_a_sync_act_does_not_hold_up_an_async_run(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    loop = threading.get_ident()
+    graph = build(fake, policy, act=lambda outcome: threading.get_ident() != loop)
+    assert (await graph.ainvoke({"text": "clear"}, CONFIG))["result"] is True
+
+
+def test_what_cannot_classify_is_refused_when_the_graph_is_built(policy: Policy) -> None:
+    with pytest.raises(TypeError, match=r"`classifier` must have predict\(texts\)"):
+        create_escalation_graph(classifier=object(), policy=policy)  # type: ignore[arg-type]
 
 
 async def test_async_act_and_sqlite(fake: FakeClassifier, policy: Policy, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_classifier_in_time_is_heard(fake: FakeClassifier) -> None:
     assert start(graph, {"text": "clear"}, on(1))["outcome"]["decided_by"] == "model"
 
 
-@pytest.mark.parametrize("question", [None, 5, {"q": 1}])
+@pytest.mark.parametrize("question", [None, 5, {"q": 1}, " "])
 def test_a_question_that_is_no_text_goes_to_a_person(fake: FakeClassifier, question: Any) -> None:
     graph = build(fake, ask=lambda prediction, text: question)
     start(graph, {"text": "vague"}, on(1))

@@ -748,7 +748,7 @@ def test_each_decision_is_one_event_with_hash_and_length(
     assert data["sha256"] == hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
     assert data["length"] == len(words)
     assert set(data) == {
-        "tool", "action", "reason", "confidence", "variance", "sha256", "length",
+        "tool", "action", "reason", "label", "confidence", "variance", "sha256", "length",
     }  # fmt: skip
     assert "secret" not in json.dumps(data)
 

@@ -17,9 +17,11 @@ from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
 
 from bayeslora_tool import BayesLoRATool
-from bayeslora_tool.policy import Policy
-from bayeslora_tool.tool import EVENT
-from tests.conftest import FakeClassifier, make_prediction
+from bayeslora_tool.policy import Policy, decide
+from bayeslora_tool.verdict import EVENT
+from tests.conftest import FakeClassifier, by_words, make_prediction
+
+POLICY = Policy(0.8, 0.01)  # the fixture's
 
 
 @pytest.fixture
@@ -173,7 +175,9 @@ def test_real_classifier_reports_bad_text_to_the_model(sentiment: Any) -> None:
 
 def expected(text: str, variance: float, action: str) -> dict[str, Any]:
     return {
+        "tool": "classify_with_uncertainty",
         "action": action,
+        "reason": decide(by_words(text), POLICY).reason,
         "label": "yes",
         "confidence": 0.9,
         "variance": variance,
@@ -237,7 +241,7 @@ async def test_logs_name_a_text_and_never_hold_it(
         for secret in secrets:
             tool.invoke(call(secret))
             await tool.ainvoke(call(secret))
-    assert len([r for r in caplog.records if r.name == "bayeslora_tool.tool"]) == 6
+    assert len([r for r in caplog.records if r.name == "bayeslora_tool.verdict"]) == 6
     for secret in secrets:
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
         assert caplog.text.count(f"'sha256': '{digest}', 'length': {len(secret)}") == 2

@@ -294,6 +294,37 @@ def test_a_thread_forgets_its_last_run(fake: FakeClassifier, policy: Policy) -> 
     assert state["error_probability"] == pytest.approx(0.1)
 
 
+def broken(state: Any) -> str:
+    return state["results"]["nobody"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (broken, "there is no text: KeyError: 'nobody'"),
+        (lambda state: None, "there is no text: TypeError: `text` of step 'a' gave None"),
+    ],
+)
+def test_a_step_without_a_text_goes_to_a_person(
+    fake: FakeClassifier, policy: Policy, text: Any, reason: str
+) -> None:
+    steps = [Step(name="a", text=text)]
+    graph = compiled(create_workflow_graph(steps=steps, classifier=fake, policy=policy))
+    start(graph, {"request": "clear"}, CONFIG)
+    name, request = only(graph)
+    assert reason in request["description"]
+    resume(graph, CONFIG, {name: {"type": "respond", "message": "by hand"}})
+    assert graph.get_state(CONFIG).values["results"] == {"a": "by hand"}
+    assert fake.seen == []
+
+
+def test_a_gate_names_the_key_that_holds_no_text(fake: FakeClassifier, policy: Policy) -> None:
+    builder = parent(fake, policy)
+    builder.add_edge(START, "in")
+    with pytest.raises(TypeError, match=r"`request` must be a str, got 3"):
+        start(compiled(builder), {**START_BOTH, "request": 3}, CONFIG)
+
+
 async def test_async_steps(fake: FakeClassifier, policy: Policy) -> None:
     async def act(outcome: Any, state: Any) -> str:
         return f"did {outcome['label']}"
