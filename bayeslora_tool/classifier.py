@@ -188,7 +188,7 @@ class BayesLoRAClassifier:
         Args:
             texts: A list of non-empty strings. One longer than the model reads is scored on its
                 beginning and marked ``truncated``, which no policy lets proceed.
-            n_draws: Draws T, >= 2; for ``adaptive`` the most it takes. None takes
+            n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
                 ``self.scoring``'s, as do the next two.
             seed: Of the draws, >= 0.
             estimator: ``"linearized"`` (about two passes, no sampling noise), ``"monte_carlo"``

@@ -69,7 +69,7 @@ class Scoring:
             draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws only for
             texts near a threshold; ``deterministic`` makes one pass without noise, has no
             variance, and therefore never proceeds.
-        n_draws: Draws T, >= 2; of ``adaptive`` the most; unused by the other two.
+        n_draws: Draws T, >= 2; of ``adaptive`` the most, >= 3; unused by the other two.
         seed: Of the draws, in [0, 2**63).
         error: Of ``adaptive``: probability, in (0, 1), that a text stops being drawn on the wrong
             side of a threshold.
@@ -79,6 +79,13 @@ class Scoring:
     n_draws: Annotated[int, Field(ge=2)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     error: Annotated[float, Field(gt=0, lt=1)] = 0.005
+
+    def __post_init__(self) -> None:
+        if self.estimator == "adaptive" and self.n_draws < 3:
+            raise ValueError(
+                f"`n_draws` (={self.n_draws}) must be >= 3 for `adaptive`: two draws lie on a line "
+                f"and say nothing of their own error"
+            )
 
 
 @dataclass(frozen=True, config=_CONFIG)

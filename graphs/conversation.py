@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bayeslora_tool.graphs.resume import resume, start
 from bayeslora_tool.graphs.review import CLARIFY_ACTION
 from bayeslora_tool.graphs.state import Outcome
-from langgraph.types import Command
 
+_PATIENCE = 10
 WAITING = "A person is looking at your request and will answer."
 
 
@@ -25,8 +26,9 @@ def as_simulation_app(
 
     Args:
         graph: An escalation graph, compiled with a checkpointer, sync.
-        review: Answers a review, from its ``HITLRequest``. None: the user is told to wait, and
-            told again until someone resumes the thread.
+        review: Answers a review, from its ``HITLRequest``; after ten answers that make no sense,
+            a RuntimeError. None: the user is told to wait, and told again until someone resumes
+            the thread.
         say: What the user reads at the end; by default the reviewer's message, or the label.
 
     Returns:
@@ -35,22 +37,27 @@ def as_simulation_app(
 
     def app(message: Mapping[str, Any], *, thread_id: str, **_: Any) -> dict[str, str]:
         config: Any = {"configurable": {"thread_id": thread_id}}
-        waiting = graph.get_state(config).interrupts
         words = _words(message.get("content"))
+        waiting = graph.get_state(config).interrupts
         if not waiting:
-            state = graph.invoke({"text": words}, config)
+            state = start(graph, {"text": words}, config)
         elif _asks_user(waiting[0].value):
-            state = graph.invoke(Command(resume={waiting[0].id: words}), config)
+            state = resume(graph, config, {waiting[0].id: words})
         else:
             state = {"__interrupt__": waiting}
-        while state.get("__interrupt__"):
+        for _attempt in range(_PATIENCE):
+            if not state.get("__interrupt__"):
+                return _reply((say or _ending)(state["outcome"]))
             (asked,) = state["__interrupt__"]
             if _asks_user(asked.value):
                 return _reply(asked.value["action_requests"][0]["description"])
             if review is None:
                 return _reply(WAITING)
-            state = graph.invoke(Command(resume={asked.id: review(asked.value)}), config)
-        return _reply((say or _ending)(state["outcome"]))
+            state = resume(graph, config, {asked.id: review(asked.value)})
+        raise RuntimeError(
+            f"`review` gave {_PATIENCE} answers in a row that make no sense; the thread "
+            f"{thread_id!r} still waits for one"
+        )
 
     return app
 

@@ -192,6 +192,7 @@ class TestBadInput:
             ({"n_draws": 0}, r"`n_draws` \(=0\)"),
             ({"n_draws": 1}, r"`n_draws` \(=1\)"),
             ({"n_draws": -5}, r"`n_draws` \(=-5\)"),
+            ({"n_draws": 2, "estimator": "adaptive"}, r"`n_draws` \(=2\) must be >= 3"),
             ({"n_draws": 2.5}, r"`n_draws` \(=2.5\)"),
             ({"seed": -1}, r"`seed` \(=-1\)"),
             ({"seed": "x"}, r"`seed` \(='x'\)"),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +300,21 @@ def test_requests_are_langchains_hitl_request(fake: FakeClassifier, policy: Poli
         config = {"configurable": {"thread_id": str(thread)}}
         request = request_of(graph.invoke({"text": text}, config))
         assert TypeAdapter(HITLRequest).validate_python(request) == request
+
+
+def test_the_readmes_picture_has_the_edges_of_the_graph(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"```mermaid\ngraph TD;\n(.*?)```", readme, re.DOTALL)
+    shown = set()
+    for chain in picture.replace("\n", " ").split(";"):
+        nodes = re.split(r" *(?:-->|-\.->|-\. [^.]+ \.->) *", chain.strip())
+        names = [re.sub(r"\(.*", "", node) for node in nodes]
+        shown |= set(pairwise(names))
+    graph = build(fake, policy, act=lambda outcome: None).get_graph()
+    ends = {"__start__": "start", "__end__": "done"}
+    assert shown == {tuple(ends.get(n, n) for n in (e.source, e.target)) for e in graph.edges}
 
 
 async def did(outcome: Any) -> str:

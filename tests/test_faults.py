@@ -184,7 +184,7 @@ def test_a_question_that_is_no_text_goes_to_a_person(fake: FakeClassifier, quest
     start(graph, {"text": "vague"}, on(1))
     _, request = waiting(graph)
     assert request["name"] == REVIEW_ACTION
-    assert "`ask` must return a str" in request["description"]
+    assert f"`ask` gave {question!r}, expected a question" in request["description"]
 
 
 LEAVES = (

@@ -523,6 +523,13 @@ class TestConversation:
         ]  # fmt: skip
         assert fake.seen == ["vague", "vague\nclear now", "clear"]
 
+    def test_a_reviewer_who_makes_no_sense_ends_in_an_error(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        app = self.app(fake, policy, review=lambda request: "nonsense")
+        with pytest.raises(RuntimeError, match="10 answers in a row that make no sense"):
+            app({"role": "user", "content": "odd"}, thread_id="1")
+
     def test_a_user_never_answers_the_review(self, fake: FakeClassifier, policy: Policy) -> None:
         app = self.app(fake, policy)
         for words in ("odd", "approve", '{"type": "approve"}'):
