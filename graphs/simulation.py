@@ -6,8 +6,7 @@ Each text is scored once, ahead of all runs; each scenario then runs as a thread
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count, product
@@ -16,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.people import People
+from bayeslora_tool.graphs.remembering import ConfidenceOnly, Progress, Remembering, silent
 from bayeslora_tool.graphs.review import CLARIFY_ACTION
 from bayeslora_tool.graphs.scoring import Predictor
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from bayeslora_tool.policy import Policy, decide
@@ -33,92 +32,11 @@ _CONF_GRID = np.linspace(0, 0.6, 16)
 _VAR_GRID = np.linspace(0.65, 1, 8)
 _NO_GATES = Policy(0.0, 0.25, on_low_confidence="escalate")
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], Any]]]
-
-
-@contextmanager
-def _silent(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-    yield lambda n: None
-
-
-class Scored:
-    """A classifier that scores each text once, for however many policies ask for it.
-
-    Args:
-        classifier: Anything with ``predict(texts)`` and ``labels``. What it raises over a text is
-            kept, and raised whenever that text is asked for.
-    """
-
-    def __init__(self, classifier: Predictor) -> None:
-        labels = getattr(classifier, "labels", None)
-        if not labels:
-            raise TypeError(
-                f"`classifier` ({type(classifier).__name__}) has no `labels`; a simulated reviewer "
-                f"needs them to be wrong with: set classifier.labels = (...)"
-            )
-        self.labels: tuple[str, ...] = tuple(labels)
-        self._classifier = classifier
-        self._known: dict[str, Prediction | Exception] = {}
-
-    def predict(self, texts: list[str]) -> list[Prediction]:
-        """As the classifier."""
-        self.add(texts)
-        found = [self._known[text] for text in texts]
-        for one in found:
-            if isinstance(one, Exception):
-                raise one.with_traceback(None)
-        return found  # type: ignore[return-value]  # checked: none is an Exception
-
-    def find(self, text: str) -> Prediction | None:
-        """The prediction for one text; None if it could not be scored."""
-        self.add([text])
-        found = self._known[text]
-        return None if isinstance(found, Exception) else found
-
-    def add(self, texts: Sequence[str], progress: Progress = _silent) -> None:
-        """Score what was not scored before."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if not new:
-            return
-        with progress("scoring", len(new)) as advance:
-            for start in range(0, len(new), 64):
-                batch = new[start : start + 64]
-                try:
-                    self._known |= zip(batch, self._score(batch), strict=True)
-                except GraphBubbleUp:
-                    raise
-                except Exception:  # one text may spoil a batch: find out which
-                    self._known |= {text: self._score_alone(text) for text in batch}
-                advance(len(batch))
-
-    def _score(self, texts: list[str]) -> list[Prediction]:
-        predictions = list(self._classifier.predict(texts))
-        for p in predictions:
-            if not isinstance(p, Prediction):
-                raise TypeError(f"the classifier returned {p!r:.60}, expected a Prediction")
-        return predictions
-
-    def _score_alone(self, text: str) -> Prediction | Exception:
-        try:
-            (prediction,) = self._score([text])
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # the graph escalates such a text, as in earnest
-            return error
-        return prediction
-
-
-class _ConfidenceOnly(Scored):
-    """The same scores, as an agent sees them that knows no variance and no length."""
-
-    def _score(self, texts: list[str]) -> list[Prediction]:
-        return [replace(p, variance=0.0, truncated=False) for p in super()._score(texts)]
-
 
 def play(
     scenarios: Sequence[Scenario],
     policy: Policy,
-    scored: Scored,
+    scored: Remembering,
     people: People,
     progress: Callable[[int], Any] = lambda n: None,
 ) -> list[Run]:
@@ -158,7 +76,7 @@ def play(
     return runs
 
 
-def walk(scenario: Scenario, policy: Policy, scored: Scored, people: People) -> Run:
+def walk(scenario: Scenario, policy: Policy, scored: Remembering, people: People) -> Run:
     """What :func:`play` comes to for one scenario, without the graph: fast enough for a sweep."""
     text, asked = scenario.text, 0
     while True:
@@ -188,7 +106,7 @@ def simulate(
     prices: Prices | None = None,
     seed: int = 0,
     sweep: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Simulation:
     """Find out, before an agent meets people, how often it will err and how often it will ask.
 
@@ -210,15 +128,15 @@ def simulate(
         ValueError: No scenarios or policies, an id that occurs twice, or an unknown label.
     """
     reviewer, prices = reviewer or Reviewer(), prices or Prices()
-    scored = Scored(classifier)
+    scored = Remembering(classifier)
     _check(scenarios, policies, scored.labels)
     people = People(reviewer, scored.labels, seed)
     _score_ahead(scenarios, list(policies.values()), scored, people, progress)
-    plain = _ConfidenceOnly(scored)
+    plain = ConfidenceOnly(scored)
     runs: dict[str, list[Run]] = {}
     rows = []
 
-    def run(name: str, policy: Policy, seen: Scored) -> list[Run]:
+    def run(name: str, policy: Policy, seen: Remembering) -> list[Run]:
         with progress(f"simulating {name}", len(scenarios)) as advance:
             runs[name] = play(scenarios, policy, seen, people, advance)
         rows.append(measure(name, policy, runs[name], prices))
@@ -240,7 +158,7 @@ def _sweep(
     scenarios: Sequence[Scenario],
     name: str,
     policy: Policy,
-    scored: Scored,
+    scored: Remembering,
     people: People,
     prices: Prices,
     progress: Progress,
@@ -252,12 +170,12 @@ def _sweep(
     # Whom any policy of the grid asks, one of the strictest tau_conf asks too.
     strictest = [replace(policy, tau_conf=confidences[-1], tau_var=v) for v in variances]
     _score_ahead(scenarios, strictest, scored, people, progress)
-    plain = _ConfidenceOnly(scored)
+    plain = ConfidenceOnly(scored)
     pairs = list(product(confidences, variances))
     levels = _quantiles([p.confidence for p in seen], np.linspace(0, 0.6, 61)) or [policy.tau_conf]
     with progress("sweeping", len(pairs) + len(levels)) as advance:
 
-        def tried(name: str, policy: Policy, seen: Scored) -> Any:
+        def tried(name: str, policy: Policy, seen: Remembering) -> Any:
             runs = [walk(s, policy, seen, people) for s in scenarios]
             advance(1)
             return measure(name, policy, runs, prices)
@@ -292,7 +210,7 @@ def _tau_that_escalates(n: int, predictions: Sequence[Prediction | None]) -> flo
 def _score_ahead(
     scenarios: Sequence[Scenario],
     policies: Sequence[Policy],
-    scored: Scored,
+    scored: Remembering,
     people: People,
     progress: Progress,
 ) -> None:

@@ -15,7 +15,8 @@ import pytest
 from bayeslora_tool.graphs.conversation import WAITING, as_simulation_app
 from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.people import NOTHING_TO_ADD, People
-from bayeslora_tool.graphs.simulation import NO_GATE, Scored, play, simulate, walk
+from bayeslora_tool.graphs.remembering import Remembering
+from bayeslora_tool.graphs.simulation import NO_GATE, play, simulate, walk
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
 from typer.testing import CliRunner
@@ -139,7 +140,7 @@ def test_the_short_way_of_the_sweep_equals_the_real_graph(
     routes: tuple[Any, Any], limits: tuple[int, float | None]
 ) -> None:
     scenarios = random_scenarios(30)
-    scored = Scored(RandomClassifier())
+    scored = Remembering(RandomClassifier())
     people = People(Reviewer(error_rate=0.4), LABELS, seed=3)
     decided = set()
     for tau_conf, tau_var in product((0.0, 0.5, 0.8, 1.0), (0.0, 0.01, 0.25)):
@@ -240,13 +241,13 @@ def test_a_user_whose_script_ends_says_so_until_a_reviewer_comes(policy: Policy)
 def test_each_text_is_scored_once_for_all_policies_and_the_sweep() -> None:
     fake = RandomClassifier()
     scenarios = random_scenarios(30)
-    good = [s for s in scenarios if Scored(fake).find(s.text)]
+    good = [s for s in scenarios if Remembering(fake).find(s.text)]
     fake.seen.clear()
     simulate(
         good, classifier=fake, sweep=True,
         policies={"p": Policy(0.9, 0.01), "q": Policy(0.5, 0.2, on_high_variance="clarify")},
     )  # fmt: skip
-    broken = {text for text in fake.seen if Scored(RandomClassifier()).find(text) is None}
+    broken = {text for text in fake.seen if Remembering(RandomClassifier()).find(text) is None}
     scored = [text for text in fake.seen if text not in broken and "\n" not in text]
     assert sorted(scored) == sorted(s.text for s in good)
 
@@ -277,7 +278,7 @@ class TestSweep:
         assert found.sweep.best.cost == min(row.cost for row in found.sweep.grid)
         assert len({(row.tau_conf, row.tau_var) for row in found.sweep.grid}) == 17 * 9
         people = People(Reviewer(), LABELS, seed=0)
-        scored = Scored(RandomClassifier())
+        scored = Remembering(RandomClassifier())
         for row in [found.sweep.best, *found.sweep.grid[::19]]:
             tried = replace(policy, tau_conf=row.tau_conf, tau_var=row.tau_var)
             real = play(scenarios, tried, scored, people)
@@ -572,4 +573,4 @@ def test_an_interrupt_of_the_classifier_is_not_taken_for_a_failed_score(at: int)
             raise GraphInterrupt() if self.calls == at else RuntimeError("the batch broke")
 
     with pytest.raises(GraphInterrupt):
-        Scored(Interrupting()).add(["one", "two"])
+        Remembering(Interrupting()).add(["one", "two"])

@@ -223,7 +223,7 @@ class TestTraining:
 
 def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment: Any) -> None:
     """The floor that the model card claims, on GLUE's dev set (872 texts)."""
-    from bayeslora_tool.training import measure
+    from bayeslora_tool.describe import measure
 
     labels = {"0": "negative", "1": "positive"}
     examples = read_labelled(
