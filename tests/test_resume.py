@@ -424,3 +424,35 @@ def test_a_tool_that_breaks_takes_no_other_call_with_it(recover_first: bool) -> 
     state = resume(shop.agent, CONFIG, {milk: REJECT})
     assert shop.did == ["tea"]
     assert state["messages"][-1].content == "done"
+
+
+def test_a_call_is_asked_about_again_under_a_new_id() -> None:
+    shop = Shop("tea")
+    shop.broken = False
+    (first,) = shop.asked
+    resume(shop.agent, CONFIG, {first: "garbage"})
+    (second,) = pending(shop.agent, CONFIG)
+    refused("not pending", partial(resume, shop.agent, CONFIG, {first: APPROVE}))
+    refused("pending", partial(start, shop.agent, {"messages": []}, CONFIG))
+    resume(shop.agent, CONFIG, {second: APPROVE})
+    assert shop.did == ["tea"]
+
+
+def test_a_decision_after_a_misunderstanding_outlives_its_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop("tea")
+    shop.broken = False
+    resume(shop.agent, CONFIG, {shop.asked[0]: "garbage"})
+    (name,) = pending(shop.agent, CONFIG)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(shop.agent), "invoke", die)
+        with pytest.raises(KeyboardInterrupt):
+            resume(shop.agent, CONFIG, {name: APPROVE})
+    assert pending(shop.agent, CONFIG) == {}
+    recover(shop.agent, CONFIG)
+    assert shop.did == ["tea"]
