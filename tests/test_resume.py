@@ -277,18 +277,24 @@ def test_of_reviewers_in_processes_that_share_only_the_database_one_is_heard(
             assert len(acted) == round_
 
 
-def test_an_answer_whose_process_died_is_carried_out_and_no_other(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = open_review(desk)
+def die_with_answer(graph: Any, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim the answers, and end before the graph hears them."""
 
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(desk.graph), "invoke", die)
+        patch.setattr(type(graph), "invoke", die)
         with pytest.raises(KeyboardInterrupt):
-            resume(desk.graph, CONFIG, {name: EDIT_TO_NO})
+            resume(graph, CONFIG, answers)
+
+
+def test_an_answer_whose_process_died_is_carried_out_and_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = open_review(desk)
+
+    die_with_answer(desk.graph, {name: EDIT_TO_NO}, monkeypatch)
     assert pending(desk.graph, CONFIG) == {}
     refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
     refused("unfinished", lambda: start(desk.graph, {"text": "clear"}, CONFIG))
@@ -446,13 +452,7 @@ def test_a_decision_after_a_misunderstanding_outlives_its_process(
     resume(shop.agent, CONFIG, {shop.asked[0]: "garbage"})
     (name,) = pending(shop.agent, CONFIG)
 
-    def die(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(shop.agent), "invoke", die)
-        with pytest.raises(KeyboardInterrupt):
-            resume(shop.agent, CONFIG, {name: APPROVE})
+    die_with_answer(shop.agent, {name: APPROVE}, monkeypatch)
     assert pending(shop.agent, CONFIG) == {}
     recover(shop.agent, CONFIG)
     assert shop.did == ["tea"]
