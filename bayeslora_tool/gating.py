@@ -18,7 +18,7 @@ from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.dialogue import question_to_user, times_asked, user_request
-from bayeslora_tool.graphs.gate import default_question
+from bayeslora_tool.graphs.gate import default_question, put_question
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -198,9 +198,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         assert verdict["prediction"] is not None
         assert verdict["text"] is not None
         try:
-            question = self.ask(Prediction.from_dict(verdict["prediction"]), verdict["text"])
-            if not isinstance(question, str) or not question.strip():
-                raise TypeError(f"`ask` gave {question!r:.80}, expected a question")
+            question = put_question(self.ask, verdict["prediction"], verdict["text"])
         except GraphBubbleUp:
             raise
         except Exception as error:  # fail closed

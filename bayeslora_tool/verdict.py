@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from langchain_core.messages import ToolCall
 
+from bayeslora_tool.graphs.review import doubt_lines
 from bayeslora_tool.policy import Action, Policy, decide
 from bayeslora_tool.prediction import Prediction
 
@@ -83,15 +84,10 @@ def fingerprint(call: ToolCall) -> str:
 
 def review_lines(verdict: Verdict) -> list[str]:
     """What a reviewer reads about it."""
-    lines = [verdict["reason"]]
+    reasons = [verdict["reason"]]
     if verdict["failure"] is not None:
-        lines.append(verdict["failure"])
-    if verdict["text"] is not None:
-        lines.append(f"Text: {verdict['text']}")
-    if verdict["prediction"] is not None:
-        likeliest = Prediction.from_dict(verdict["prediction"]).top(3)
-        lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in likeliest))
-    return lines
+        reasons.append(verdict["failure"])
+    return doubt_lines(reasons, verdict["text"], verdict["prediction"])
 
 
 def event_of(tool: str, verdict: Verdict) -> dict[str, Any]:

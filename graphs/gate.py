@@ -154,7 +154,10 @@ def build_gate(
         said, question = _policy_route(state, policy), None
         if said["action"] == "clarify":
             try:
-                question = _question(ask or default_question, state)
+                assert state["prediction"] is not None
+                question = put_question(
+                    ask or default_question, state["prediction"], full_text(state)
+                )
             except GraphBubbleUp:
                 raise
             except Exception as error:  # fail closed
@@ -259,9 +262,13 @@ def _policy_route(state: EscalationState, policy: Policy) -> Route:
     return Route(action=decision.action, reason=decision.reason)
 
 
-def _question(ask: Ask, state: EscalationState) -> str:
-    assert state["prediction"] is not None
-    question = ask(Prediction.from_dict(state["prediction"]), full_text(state))
+def put_question(ask: Ask, prediction: Mapping[str, Any], text: str) -> str:
+    """What ``ask`` wants to know of the user.
+
+    Raises:
+        TypeError: That is no text.
+    """
+    question = ask(Prediction.from_dict(prediction), text)
     if not isinstance(question, str) or not question.strip():
         raise TypeError(f"`ask` gave {question!r:.60}, expected a question")
     return question

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
+from bayeslora_tool.prediction import Prediction
+
 REVIEW_ACTION = "act_on_label"
 CLARIFY_ACTION = "ask_user"
 
@@ -49,11 +51,21 @@ def review_request(
     if prediction is not None:
         args |= {key: prediction[key] for key in ("label", "confidence", "variance")}
         allowed.insert(0, "approve")
-    lines = [reason, f"Text: {text}"]
-    if prediction is not None:
-        rivals = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])[:3]
-        lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in rivals))
+    lines = doubt_lines([reason], text, prediction)
     return ask_human(REVIEW_ACTION, args, allowed, lines, problem)
+
+
+def doubt_lines(
+    reasons: Sequence[str], text: str | None, prediction: Mapping[str, Any] | None
+) -> list[str]:
+    """What a reviewer reads: the reasons, and the text and its likeliest labels, if there are."""
+    lines = list(reasons)
+    if text is not None:
+        lines.append(f"Text: {text}")
+    if prediction is not None:
+        likeliest = Prediction.from_dict(prediction).top(3)
+        lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in likeliest))
+    return lines
 
 
 def clarification_request(*, text: str, question: str, problem: str | None) -> dict[str, Any]:
