@@ -1,6 +1,6 @@
 """Calibrates an adapter: temperature, then thresholds with a guarantee, written where they belong.
 
-Scores the texts and keeps the books; the statistics are in ``guarantee.py``.
+Scores the texts and keeps the books; what is promised rests on ``guarantee.py``.
 """
 
 from __future__ import annotations

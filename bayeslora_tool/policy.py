@@ -141,11 +141,11 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
             f"Calibrate again, or score as they were calibrated.",
         )
     novelty = math.nan if prediction.novelty is None else prediction.novelty
-    if policy.tau_novelty is not None and not novelty <= policy.tau_novelty:
+    if policy.tau_novelty is not None and not -_HAIR <= novelty <= policy.tau_novelty:
         far = (
             f"farther from the training texts than {novelty:.1%} of ordinary ones (at "
             f"most {policy.tau_novelty:.1%} proceed)"
-            if math.isfinite(novelty)
+            if 0 <= novelty <= 1
             else "of unknown distance to the training texts"
         )
         return Decision(

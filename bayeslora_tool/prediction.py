@@ -94,12 +94,13 @@ def check_predictions(predictions: object, n: int) -> list[Prediction]:
     the numbers make sense is for ``policy.decide``.
 
     Raises:
-        TypeError: Not ``n`` predictions, a field of another type, or a label without probability.
+        TypeError: Not ``n`` predictions (nor of a subclass: checkpoints give none back), a field of
+            another type, or a label without probability.
     """
     if not isinstance(predictions, Sequence) or len(predictions) != n:
         raise TypeError(f"expected a list of {n} Predictions, `predict` gave {predictions!r:.80}")
     for prediction in predictions:
-        if not isinstance(prediction, Prediction):
+        if type(prediction) is not Prediction:
             raise TypeError(f"expected a Prediction, `predict` gave {prediction!r:.80}")
         for name, kinds in _PLAIN.items():
             _check_plain(f"`{name}`", getattr(prediction, name), kinds)

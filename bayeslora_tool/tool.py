@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel, Field
@@ -43,8 +43,9 @@ class BayesLoRATool(BaseTool):
     artifact holds the same in full: ``{"results": [{"text", "prediction", "decision"}]}``, plain
     data. What cannot be scored comes back as an error message for the model, not as an exception.
 
-    Each text also becomes a custom event ``bayeslora_decision`` for callbacks and tracers, and a
-    log line. Both name the text by its SHA-256 and length, and never hold it.
+    Each scored text also becomes a custom event ``bayeslora_decision`` for callbacks and tracers,
+    and a log line; one that cannot be scored becomes a log line alone. Both name the text by its
+    SHA-256 and length, and never hold it.
 
     Args:
         classifier: Anything with ``predict(texts) -> list[Prediction]``; if it has ``labels``, the
@@ -96,7 +97,7 @@ class BayesLoRATool(BaseTool):
             if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
                 predictions = await self.classifier.apredict(texts)
             else:
-                predictions = await asyncio.to_thread(self.classifier.predict, texts)
+                predictions = await run_in_executor(None, self.classifier.predict, texts)
             verdicts = self._verdicts(texts, predictions)
         for verdict in verdicts:
             event = event_of(self.name, verdict)

@@ -1,4 +1,4 @@
-"""What was decided about one text or tool call, in plain data. Knows no agent."""
+"""What was decided about one text or tool call, in plain data."""
 
 from __future__ import annotations
 

@@ -1,18 +1,17 @@
 """Which of several answers to an interrupt counts, kept where every process sees it.
 
-An answer is claimed before the graph hears it: written under the interrupt's id beside the
-checkpoint that waits, where LangGraph reads no such write. The checkpointer keeps the first write
-of a name, so of several claimants one finds its own. LangGraph would save the answer only when the
-node ends; the claim lets it outlive a process that dies in the node.
+An answer is claimed before the graph hears it: written under the interrupt's id beside the thread's
+newest checkpoint, where LangGraph reads no such write. The checkpointer keeps the first write of a
+name, so of several claimants one finds its own. LangGraph would save the answer only when the node
+ends; the claim lets it outlive a process that dies in the node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import RESUME
 from langgraph.types import StateSnapshot
 
 CHANNEL = "__bayeslora_claim__"
@@ -25,8 +24,6 @@ class Claim(TypedDict):
     """The call that gave it."""
 
     answer: Any
-    earlier: int
-    """How many answers its task had before."""
 
 
 class View:
@@ -34,60 +31,32 @@ class View:
 
     Attributes:
         snapshot: Of the whole thread, subgraphs included.
+        claims: By interrupt id.
         waiting: The request of each interrupt that has no answer.
-        owed: The answers, by interrupt id, that the graph has not kept: their run broke off.
-        answered: Whether any interrupt that is still there has an answer.
+        broken: Whether something else than an answer is missing.
     """
 
-    def __init__(
-        self,
-        snapshot: StateSnapshot,
-        places: Sequence[StateSnapshot],
-        saved: Sequence[CheckpointTuple | None],
-    ) -> None:
-        """``saved`` holds what the checkpointer has of each of the :func:`places`."""
+    def __init__(self, snapshot: StateSnapshot, saved: CheckpointTuple | None) -> None:
+        """``saved`` is what the checkpointer has of the same state."""
+        writes = (saved.pending_writes if saved else None) or []
         self.snapshot = snapshot
+        self.claims: Mapping[str, Claim] = {
+            name: value for name, channel, value in writes if channel == CHANNEL
+        }
         self.waiting: dict[str, Any] = {}
-        self.owed: dict[str, Any] = {}
-        self._earlier: dict[str, int] = {}
-        claims = {name: value for name, channel, value in _writes(saved[0]) if channel == CHANNEL}
-        for place, kept in zip(places, saved, strict=True):
-            answers = {task: value for task, channel, value in _writes(kept) if channel == RESUME}
-            for task in place.tasks:
-                if _opened(task):
-                    continue
-                given = answers.get(task.id, [])
-                earlier = len(given) if isinstance(given, list) else 1
-                for question in task.interrupts:
-                    self._earlier[question.id] = earlier
-                    claim = claims.get(question.id)
-                    if claim is None:
-                        self.waiting[question.id] = question.value
-                    elif claim["earlier"] == earlier:
-                        self.owed[question.id] = claim["answer"]
-        self.answered = any(name in claims for name in self._earlier)
-        self.claims: Mapping[str, Claim] = claims
+        self.broken = False
+        self._look(snapshot)
 
-    def claim(self, interrupt_id: str, answer: Any, by: str) -> list[tuple[str, Claim]]:
-        """What to write under the interrupt's id, beside ``snapshot``."""
-        return [(CHANNEL, Claim(by=by, answer=answer, earlier=self._earlier[interrupt_id]))]
-
-
-def places(snapshot: StateSnapshot) -> list[StateSnapshot]:
-    """Where questions may lie: the state itself and those of subgraphs that are not through."""
-    found = [snapshot]
-    for task in snapshot.tasks:
-        if (inner := _opened(task)) is not None:
-            found += places(inner)
-    return found
-
-
-def _opened(task: Any) -> StateSnapshot | None:
-    # A parent lists its subgraph's question until the subgraph is through, also when that has the
-    # answer already and broke off later; so the subgraph itself is asked.
-    state = task.state
-    return state if isinstance(state, StateSnapshot) and state.next else None
-
-
-def _writes(saved: CheckpointTuple | None) -> list[Any]:
-    return (saved.pending_writes if saved else None) or []
+    def _look(self, place: StateSnapshot) -> None:
+        unfinished = [task for task in place.tasks if task.result is None]
+        # All done, and yet no next checkpoint: the process died between the two.
+        self.broken |= bool(place.tasks) and not unfinished
+        for task in unfinished:
+            # A parent lists its subgraph's question until the subgraph is through, also when that
+            # has the answer already and broke off later; so the subgraph itself is asked.
+            if isinstance(task.state, StateSnapshot) and task.state.tasks:
+                self._look(task.state)
+                continue
+            waiting = {i.id: i.value for i in task.interrupts if i.id not in self.claims}
+            self.waiting |= waiting
+            self.broken |= not waiting

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bayeslora_tool.graphs.resume import resume, start
+from bayeslora_tool.graphs.resume import pending, resume, start
 from bayeslora_tool.graphs.review import CLARIFY_ACTION
 from bayeslora_tool.graphs.state import Outcome
+from langgraph.types import Interrupt
 
 _PATIENCE = 10
 WAITING = "A person is looking at your request and will answer."
@@ -38,7 +39,8 @@ def as_simulation_app(
     def app(message: Mapping[str, Any], *, thread_id: str, **_: Any) -> dict[str, str]:
         config: Any = {"configurable": {"thread_id": thread_id}}
         words = _words(message.get("content"))
-        waiting = graph.get_state(config).interrupts
+        known = graph.get_state(config).metadata is not None
+        waiting = [Interrupt(v, id=i) for i, v in pending(graph, config).items()] if known else []
         if not waiting:
             state = start(graph, {"text": words}, config)
         elif _asks_user(waiting[0].value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from inspect import isawaitable, iscoroutine
 from typing import Any
@@ -11,6 +10,7 @@ from bayeslora_tool.graphs.gate import Ask, build_gate
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationInput, EscalationState, Outcome
 from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import run_in_executor
 from langgraph.graph import StateGraph
 
 from bayeslora_tool.policy import Policy
@@ -86,7 +86,7 @@ def act_node(
     async def arun(state: Any) -> dict[str, Any]:
         # Only its result tells a lambda around an async function from a sync one, which would
         # hold up the event loop if it were called here.
-        result = await asyncio.to_thread(act, *arguments(state))
+        result = await run_in_executor(None, act, *arguments(state))
         return update(state, await result if isawaitable(result) else result)
 
     return RunnableLambda(run, arun)

@@ -14,9 +14,11 @@ What holds, and what cannot:
   then breaks off. The checkpointer must keep the first write of a name, as the savers for memory,
   SQLite and Postgres do; one that overwrites gives no such promise. In a process, one call at a
   time works on a thread, any other is refused as busy.
-- Two processes that :func:`start` or :func:`recover` one thread at once are not kept apart: no
-  checkpointer can tell a run that is under way from one that broke off. Let one process own a
-  thread, or lock it yourself.
+- Two processes whose runs of one thread overlap are not kept apart, whichever function began them:
+  no checkpointer can tell a run that is under way from one that broke off, and :func:`pending`
+  lists a question as soon as it is saved, though other tools of the run may still be at work. Let
+  one process own a thread, or lock it yourself.
+- A thread belongs to one graph: another graph on the same checkpointer does not see its questions.
 - Calls that go round this module (``graph.invoke``) are not seen by it.
 """
 
@@ -28,7 +30,7 @@ from threading import Lock
 from typing import Any, Literal, cast
 from uuid import uuid4
 
-from bayeslora_tool.graphs.claims import View, places
+from bayeslora_tool.graphs.claims import CHANNEL, Claim, View
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
@@ -37,6 +39,7 @@ from langgraph.types import Command
 
 Graph = Pregel[Any, Any, Any, Any]
 State = dict[str, Any]
+_MANY = 100  # questions in a row of one task
 Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "busy"]
 
 
@@ -62,7 +65,7 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
         graph: Compiled with a checkpointer.
         value: The run's input, for example ``{"text": "..."}``.
         config: With ``configurable.thread_id``, without ``checkpoint_id``; so for all functions.
-        options: For ``graph.invoke``, for example ``context``.
+        options: For ``graph.invoke``, for example ``context``; not ``durability``.
 
     Returns:
         The state; ``"__interrupt__"`` is in it if the run waits for people.
@@ -73,7 +76,7 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
             that no checkpoint can hold.
         TypeError: ``value`` is None or a Command: that is no new run.
     """
-    with _alone(graph, config):
+    with _alone(graph, config, options):
         _check_storable(graph, "`value`", value)
         _check_start(_view(graph, config), value)
         return _invoke(graph, value, config, options)
@@ -81,7 +84,7 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
 
 async def astart(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> State:
     """:func:`start` for ``ainvoke``."""
-    with _alone(graph, config):
+    with _alone(graph, config, options):
         _check_storable(graph, "`value`", value)
         _check_start(await _aview(graph, config), value)
         return await _ainvoke(graph, value, config, options)
@@ -124,13 +127,14 @@ def resume(
         ThreadError: ``unknown``, ``not pending`` or ``busy``; then no answer was taken, unless the
             message says so.
         ValueError: As for :func:`start`, or ``answers`` is empty; again, none was taken.
-        TypeError: ``answers`` is not a mapping.
+        TypeError: ``answers`` is not a mapping, or ``durability`` is among the options.
     """
-    with _alone(graph, config):
+    with _alone(graph, config, options):
         view, by = _view(graph, config), uuid4().hex
         _check_answers(graph, view, answers)
         for name, answer in answers.items():
-            _saver(graph).put_writes(view.snapshot.config, view.claim(name, answer, by), name)
+            claim = [(CHANNEL, Claim(by=by, answer=answer))]
+            _saver(graph).put_writes(view.snapshot.config, claim, name)
         _check_taken(_view(graph, config), answers, by)
         return _invoke(graph, Command(resume=dict(answers)), config, options)
 
@@ -139,13 +143,12 @@ async def aresume(
     graph: Graph, config: RunnableConfig, answers: Mapping[str, Any], **options: Any
 ) -> State:
     """:func:`resume` for ``ainvoke``."""
-    with _alone(graph, config):
+    with _alone(graph, config, options):
         view, by = await _aview(graph, config), uuid4().hex
         _check_answers(graph, view, answers)
         for name, answer in answers.items():
-            await _saver(graph).aput_writes(
-                view.snapshot.config, view.claim(name, answer, by), name
-            )
+            claim = [(CHANNEL, Claim(by=by, answer=answer))]
+            await _saver(graph).aput_writes(view.snapshot.config, claim, name)
         _check_taken(await _aview(graph, config), answers, by)
         return await _ainvoke(graph, Command(resume=dict(answers)), config, options)
 
@@ -160,16 +163,28 @@ def recover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
         ThreadError: ``unknown``, ``pending``, ``finished`` or ``busy``.
         ValueError: As for :func:`start`.
     """
-    with _alone(graph, config):
-        value = _carry_on(_view(graph, config))
-        return _invoke(graph, value, config, options)
+    with _alone(graph, config, options):
+        _check_recover(_view(graph, config))
+        state = _invoke(graph, None, config, options)
+        for _ in range(_MANY):
+            owed = _owed(state, _view(graph, config))
+            if not owed:
+                return state
+            state = _invoke(graph, Command(resume=owed), config, options)
+        raise RuntimeError("the graph asks the same questions again and again")
 
 
 async def arecover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
     """:func:`recover` for ``ainvoke``."""
-    with _alone(graph, config):
-        value = _carry_on(await _aview(graph, config))
-        return await _ainvoke(graph, value, config, options)
+    with _alone(graph, config, options):
+        _check_recover(await _aview(graph, config))
+        state = await _ainvoke(graph, None, config, options)
+        for _ in range(_MANY):
+            owed = _owed(state, await _aview(graph, config))
+            if not owed:
+                return state
+            state = await _ainvoke(graph, Command(resume=owed), config, options)
+        raise RuntimeError("the graph asks the same questions again and again")
 
 
 def abandon(graph: Graph, config: RunnableConfig) -> None:
@@ -180,15 +195,23 @@ def abandon(graph: Graph, config: RunnableConfig) -> None:
         ValueError: As for :func:`start`.
     """
     with _alone(graph, config):
-        _check_abandon(_view(graph, config))
-        graph.update_state(config, None, as_node=END)
+        view = _view(graph, config)
+        _check_abandon(view)
+        # Again, for what was done already calls for what comes next.
+        while view.snapshot.tasks:
+            graph.update_state(config, None, as_node=END)
+            view = _view(graph, config)
 
 
 async def aabandon(graph: Graph, config: RunnableConfig) -> None:
     """:func:`abandon` for async checkpointers."""
     with _alone(graph, config):
-        _check_abandon(await _aview(graph, config))
-        await graph.aupdate_state(config, None, as_node=END)
+        view = await _aview(graph, config)
+        _check_abandon(view)
+        # Again, for what was done already calls for what comes next.
+        while view.snapshot.tasks:
+            await graph.aupdate_state(config, None, as_node=END)
+            view = await _aview(graph, config)
 
 
 def _invoke(graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]) -> State:
@@ -220,6 +243,11 @@ def _check(graph: Graph, config: RunnableConfig) -> str:
             f'`config` names no thread (got {config!r:.80}); give {{"configurable": '
             f'{{"thread_id": "..."}}}}'
         )
+    if where.get("checkpoint_ns"):
+        raise ValueError(
+            f"`config` names a subgraph (checkpoint_ns={where['checkpoint_ns']!r}); leave it out: "
+            f"the thread as a whole is carried on"
+        )
     if where.get("checkpoint_id"):
         raise ValueError(
             f"`config` names an old checkpoint (checkpoint_id={where['checkpoint_id']!r}); leave "
@@ -233,7 +261,11 @@ _threads_lock = Lock()
 
 
 @contextmanager
-def _alone(graph: Graph, config: RunnableConfig) -> Iterator[None]:
+def _alone(
+    graph: Graph, config: RunnableConfig, options: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    if "durability" in (options or {}):
+        raise TypeError("`durability` is 'sync' here: what is promised rests on it")
     # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
     # Another checkpointer's thread of the same name is another thread.
     thread = _check(graph, config)
@@ -255,14 +287,12 @@ def _alone(graph: Graph, config: RunnableConfig) -> Iterator[None]:
 
 def _view(graph: Graph, config: RunnableConfig) -> View:
     snapshot = graph.get_state(config, subgraphs=True)
-    found = places(snapshot)
-    return View(snapshot, found, [_saver(graph).get_tuple(place.config) for place in found])
+    return View(snapshot, _saver(graph).get_tuple(snapshot.config))
 
 
 async def _aview(graph: Graph, config: RunnableConfig) -> View:
     snapshot = await graph.aget_state(config, subgraphs=True)
-    found = places(snapshot)
-    return View(snapshot, found, [await _saver(graph).aget_tuple(place.config) for place in found])
+    return View(snapshot, await _saver(graph).aget_tuple(snapshot.config))
 
 
 def _known(view: View) -> View:
@@ -281,11 +311,13 @@ def _check_start(view: View, value: Any) -> None:
             f"the thread waits for an answer to {', '.join(view.waiting)}, which a new run would "
             f"throw away; `resume` it, `abandon` it, or take another thread_id",
         )
-    if view.snapshot.next:
+    # Not `next`: that leaves out what is done, though the thread may not have moved on.
+    if view.snapshot.tasks:
+        names = ", ".join(task.name for task in view.snapshot.tasks)
         raise ThreadError(
             "unfinished",
-            f"the thread's last run broke off before {', '.join(view.snapshot.next)}, which a new "
-            f"run would throw away; `recover` it, `abandon` it, or take another thread_id",
+            f"the thread's last run is not over: it broke off in {names}, or goes on elsewhere. A "
+            f"new run would throw it away; `recover` it, `abandon` it, or take another thread_id",
         )
 
 
@@ -324,15 +356,20 @@ def _check_taken(view: View, answers: Mapping[str, Any], by: str) -> None:
         raise ThreadError("not pending", f"somebody else has just answered {', '.join(lost)}{rest}")
 
 
-def _carry_on(view: View) -> Command[Any] | None:
-    if _known(view).waiting and not view.answered:
+def _check_recover(view: View) -> None:
+    if _known(view).waiting and not view.broken:
         raise ThreadError(
             "pending", f"the thread waits for an answer to {', '.join(view.waiting)}; `resume` it"
         )
     _check_abandon(view)
-    return Command(resume=view.owed) if view.owed else None
+
+
+def _owed(state: State, view: View) -> dict[str, Any]:
+    """The answers to what a run has just asked although it was answered before."""
+    asked = [interrupt.id for interrupt in state.get("__interrupt__", ())]
+    return {name: view.claims[name]["answer"] for name in asked if name in view.claims}
 
 
 def _check_abandon(view: View) -> None:
-    if not _known(view).snapshot.next:
+    if not _known(view).snapshot.tasks:
         raise ThreadError("finished", "the thread's last run is over; `start` another")

@@ -57,7 +57,8 @@ def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, 
         return _checked(_call(lambda: classifier.predict([text])).result(timeout))
     except GraphBubbleUp:
         raise
-    except Exception as error:
+    # A sync call is not cancelled from outside, so it was from within.
+    except (Exception, asyncio.CancelledError) as error:
         return _failure(error, timeout)
 
 
@@ -102,7 +103,7 @@ def _checked(predictions: Any) -> dict[str, Any]:
     return {"prediction": prediction.to_dict(), "failure": None}
 
 
-def _failure(error: Exception, timeout: float | None) -> dict[str, Any]:
+def _failure(error: BaseException, timeout: float | None) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, TimeoutError) and timeout is not None and not message:
         message = f"no prediction within {timeout:g} s"

@@ -30,6 +30,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from bayeslora_tool.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
+from bayeslora_tool.prediction import Prediction
 from tests.conftest import Answers, FakeClassifier, by_words, make_prediction
 from tests.scripted_model import ScriptedModel, calls
 
@@ -58,6 +59,10 @@ class AsyncAnswers(Answers):
         return self.predict(texts)
 
 
+class MorePrediction(Prediction):
+    """What no checkpoint gives back."""
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("timeout", [None, 60.0])
 @pytest.mark.parametrize(
@@ -81,6 +86,8 @@ class AsyncAnswers(Answers):
         ([make_prediction(probabilities={"yes": "0.9"})], "`probabilities['yes']` must be a plain"),
         ([make_prediction(confidence=97.0)], "cannot be trusted: confidence 97.0"),
         ([make_prediction(variance=-1.0)], "variance -1.0"),
+        (asyncio.CancelledError(), "CancelledError"),
+        ([MorePrediction(**make_prediction().to_dict())], "expected a Prediction"),
         ([make_prediction(confidence=float("nan"))], "cannot be trusted: confidence nan"),
         ([make_prediction(variance=float("nan"))], "variance nan"),
         ([make_prediction(variance=float("inf"))], "variance inf"),

@@ -33,7 +33,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from bayeslora_tool.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
@@ -157,7 +157,7 @@ def test_an_action_that_broke_off_is_recovered_with_the_same_key() -> None:
     with pytest.raises(ConnectionError):
         resume(desk.graph, CONFIG, {name: APPROVE})
     message = refused("unfinished", lambda: start(desk.graph, {"text": "clear"}, CONFIG))
-    assert "before act" in message
+    assert "broke off in act" in message
     refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
     with pytest.raises(ConnectionError):
         recover(desk.graph, CONFIG)
@@ -204,6 +204,7 @@ def test_start_takes_inputs_only(desk: Desk, value: Any) -> None:
     ("config", "message"),
     [
         ({}, "names no thread"),
+        ({"configurable": {"thread_id": "1", "checkpoint_ns": "gate:1"}}, "names a subgraph"),
         ({"configurable": {"thread_id": "1", "checkpoint_id": "x"}}, "old checkpoint"),
     ],
 )
@@ -456,3 +457,145 @@ def test_a_decision_after_a_misunderstanding_outlives_its_process(
     assert pending(shop.agent, CONFIG) == {}
     recover(shop.agent, CONFIG)
     assert shop.did == ["tea"]
+
+
+class FullDisk(InMemorySaver):
+    """Has room for so many more checkpoints."""
+
+    left = 1000
+
+    def put(self, *arguments: Any) -> Any:
+        if self.left == 0:
+            raise OSError("disk full")
+        self.left -= 1
+        return super().put(*arguments)
+
+
+@pytest.mark.parametrize("left", range(5))
+def test_a_step_that_is_done_but_not_saved_is_not_the_end(left: int) -> None:
+    saver = FullDisk()
+    desk = Desk(saver)
+    saver.left = left
+    with pytest.raises(OSError, match="disk full"):
+        start(desk.graph, {"text": "clear"}, CONFIG)
+    saver.left = 1000
+    if left == 0:  # not even the input was kept
+        start(desk.graph, {"text": "clear"}, CONFIG)
+    else:
+        refused("unfinished", lambda: start(desk.graph, {"text": "odd"}, CONFIG))
+        recover(desk.graph, CONFIG)
+    assert [outcome["text"] for outcome in desk.acted] == ["clear"]
+
+
+def test_an_answer_that_was_heard_but_not_saved_is_not_lost() -> None:
+    saver = FullDisk()
+    desk = Desk(saver)
+    name = open_review(desk)
+    saver.left = 0
+    with pytest.raises(OSError, match="disk full"):
+        resume(desk.graph, CONFIG, {name: EDIT_TO_NO})
+    saver.left = 1000
+    refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
+    assert recover(desk.graph, CONFIG)["outcome"]["label"] == "no"
+
+
+class Nothing(TypedDict):
+    paid: str
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_an_approval_answers_no_other_question(died: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a subgraph that LangGraph does not know of, since a node calls it by hand."""
+    broken = [True]
+
+    @tool
+    def pay() -> str:
+        """Pay."""
+        if broken[0]:
+            raise ConnectionError("no answer")
+        return f"paid, as they said {interrupt('really?')}"
+
+    inner: Any = create_agent(
+        ScriptedModel(script=[calls(("pay", {})), AIMessage("done")]),
+        [pay],
+        middleware=[UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01))],
+    )
+
+    def call(state: Nothing) -> dict[str, str]:
+        return {"paid": inner.invoke({"messages": [("user", "odd")]})["messages"][-2].content}
+
+    builder = StateGraph(Nothing)
+    builder.add_node("call", call)
+    builder.add_edge(START, "call")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    start(graph, {"paid": ""}, CONFIG)
+    (name,) = pending(graph, CONFIG)
+    if died:
+        die_with_answer(graph, {name: APPROVE}, monkeypatch)
+    else:
+        with pytest.raises(ConnectionError):
+            resume(graph, CONFIG, {name: APPROVE})
+    broken[0] = False
+    recover(graph, CONFIG)
+    ((name, question),) = pending(graph, CONFIG).items()
+    assert question == "really?"
+    assert resume(graph, CONFIG, {name: "yes"})["paid"] == "paid, as they said yes"
+
+
+def test_two_questions_of_a_tool_survive_what_breaks_beside_it() -> None:
+    broken = [True]
+
+    @tool
+    def ask() -> str:
+        """Ask twice."""
+        return f"{interrupt('first?')} {interrupt('second?')}"
+
+    @tool
+    def order(item: str) -> str:
+        """Order it."""
+        if broken[0]:
+            raise ConnectionError("no answer")
+        return f"ordered {item}"
+
+    graph: Any = create_agent(
+        ScriptedModel(script=[calls(("ask", {}), ("order", {"item": "tea"})), AIMessage("done")]),
+        [ask, order],
+        middleware=[UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01))],
+        checkpointer=InMemorySaver(),
+    )
+
+    def waiting() -> dict[str, str]:
+        found = pending(graph, CONFIG)
+        return {
+            v if isinstance(v, str) else v["action_requests"][0]["name"]: k
+            for k, v in found.items()
+        }
+
+    start(graph, {"messages": [("user", "odd")]}, CONFIG)
+    resume(graph, CONFIG, {waiting()["ask"]: APPROVE})
+    resume(graph, CONFIG, {waiting()["first?"]: "one"})
+    with pytest.raises(ConnectionError):
+        resume(graph, CONFIG, {waiting()["order"]: APPROVE})
+    broken[0] = False
+    assert set(waiting()) == {"second?"}
+    state = resume(graph, CONFIG, {waiting()["second?"]: "two"})
+    while pending(graph, CONFIG) == {} and graph.get_state(CONFIG).tasks:
+        state = recover(graph, CONFIG)
+    told = [m.content for m in state["messages"] if m.type == "tool"]
+    assert sorted(told) == ["one two", "ordered tea"]
+
+
+def test_what_is_abandoned_does_not_act_for_the_part_that_was_done() -> None:
+    shop = Shop("tea", "milk")
+    shop.broken = False
+    resume(shop.agent, CONFIG, {shop.asked[0]: APPROVE})
+    abandon(shop.agent, CONFIG)
+    refused("finished", lambda: recover(shop.agent, CONFIG))
+    assert shop.did == ["tea"]
+
+
+def test_durability_is_not_an_option(desk: Desk) -> None:
+    name = open_review(desk)
+    with pytest.raises(TypeError, match="`durability` is 'sync'"):
+        resume(desk.graph, CONFIG, {name: APPROVE}, durability="exit")
+    assert list(pending(desk.graph, CONFIG)) == [name]
