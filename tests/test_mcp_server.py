@@ -89,14 +89,16 @@ async def test_the_answer_is_structured_and_stands_in_the_text_too(policy: Polic
 
 
 async def test_a_score_that_is_no_number_escalates_as_null(policy: Policy) -> None:
-    broken = make_prediction(confidence=math.nan, variance=math.nan, probabilities={"a": math.nan})
+    broken = make_prediction(
+        confidence=math.nan, variance=math.nan, probabilities={"yes": math.nan}
+    )
     server = create_mcp_server(classifier=FakeClassifier(lambda text: broken), policy=policy)
     async with connected(server) as session:
         answer = await ask(session, "hello")
     assert answer["action"] == "escalate"
     assert "cannot be trusted" in answer["reason"]
     assert (answer["confidence"], answer["variance"], answer["novelty"]) == (None, None, None)
-    assert answer["probabilities"] == {"a": None}
+    assert answer["probabilities"] == {"yes": None}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ async def test_concurrent_calls_are_scored_together(policy: Policy) -> None:
 
         def run(self, key: str, texts: list[str]) -> list[Prediction]:
             self.sizes.append(len(texts))
-            return [make_prediction(label=text) for text in texts]
+            return [make_prediction(label=text, probabilities={text: 0.9}) for text in texts]
 
         async def apredict(self, texts: Sequence[str]) -> list[Prediction]:
             return await asyncio.wrap_future(self.batcher.submit("", texts))
