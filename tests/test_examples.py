@@ -197,3 +197,14 @@ def test_an_mcp_client_gets_a_structured_answer(run: Run) -> None:
         "'florgle",
         '"action": "(clarify|escalate)"',
     )
+
+
+def test_a_simulated_user_is_asked_and_answers(run: Run) -> None:
+    pytest.importorskip("openevals.simulators")
+    in_order(
+        run("11"),
+        "user: it's about my card",
+        "assistant: I am not sure what you mean",
+        "user: i lost my card",
+        "assistant: Done: report_lost_card",
+    )
