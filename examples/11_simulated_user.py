@@ -1,4 +1,4 @@
-"""A simulated user talks to the graph, driven by openevals (`pip install "bayeslora-tool[simulate]"`).
+"""A simulated user talks to the graph; openevals drives it (extra `simulate`).
 
     python examples/11_simulated_user.py
 
