@@ -32,6 +32,10 @@ BELOW = math.nextafter(0.8, 0)
         (INF, 0.001, "escalate"),
         (0.9, INF, "escalate"),
         (0.9, -INF, "escalate"),
+        (97.0, 0.001, "escalate"),  # percent
+        (-0.1, 0.001, "escalate"),
+        (0.9, -0.001, "escalate"),
+        (0.9, 0.3, "escalate"),
     ],
 )
 def test_routes(confidence: float, variance: float, action: str) -> None:
@@ -55,6 +59,16 @@ def test_what_doubt_leads_to_is_a_choice(variance: Any, confidence: Any) -> None
 def test_what_cannot_be_trusted_escalates_even_where_doubt_would_clarify(change: Any) -> None:
     policy = Policy(0.0, 0.25, on_high_variance="clarify", on_low_confidence="clarify")
     assert decide(make_prediction(**change), policy).action == "escalate"
+
+
+@pytest.mark.parametrize(
+    ("novelty", "action"),
+    [(0.0, "proceed"), (0.95, "proceed"), (0.96, "escalate")]
+    + [(value, "escalate") for value in (-0.5, 7.0, INF, -INF, NAN, None)],
+)
+def test_novelty_is_a_gate_of_its_own(novelty: float | None, action: str) -> None:
+    policy = Policy(0.8, 0.01, tau_novelty=0.95)
+    assert decide(make_prediction(novelty=novelty), policy).action == action
 
 
 def test_reasons_carry_the_numbers() -> None:
