@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from bayeslora_tool.classifier import BayesLoRAClassifier
     from bayeslora_tool.graphs.escalation import create_escalation_graph
     from bayeslora_tool.graphs.gate import create_gate_graph
-    from bayeslora_tool.graphs.resume import ThreadError, pending, recover, resume, start
+    from bayeslora_tool.graphs.resume import pending, recover, resume, start
+    from bayeslora_tool.graphs.thread import ThreadError
     from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
     from bayeslora_tool.middleware import AnswerGate, UncertaintyGate
     from bayeslora_tool.policy import Decision, Policy, Preset, Scoring, decide, load_preset
@@ -31,7 +32,7 @@ _HOME = {
     "Preset": "policy",
     "Scoring": "policy",
     "Step": "graphs.workflow",
-    "ThreadError": "graphs.resume",
+    "ThreadError": "graphs.thread",
     "UncertaintyGate": "middleware",
     "create_escalation_graph": "graphs.escalation",
     "create_gate_graph": "graphs.gate",

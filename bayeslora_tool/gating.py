@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Annotated, Any, NotRequired
 
@@ -41,7 +41,7 @@ from bayeslora_tool.verdict import (
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState
-    from langchain.agents.middleware.types import PrivateStateAttr, hook_config
+    from langchain.agents.middleware.types import ModelRequest, PrivateStateAttr, hook_config
 except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
 
@@ -102,6 +102,20 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         """Of the gate's steps in the graph."""
         return self._name
 
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
+        """Call the model, unless the gate could not do its work."""
+        self._check_request(request)
+        return handler(request)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """:meth:`wrap_model_call` for async runs."""
+        self._check_request(request)
+        return await handler(request)
+
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
         """Score the pending calls; end the turn if the user must be asked."""
@@ -125,6 +139,10 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             with suppress(RuntimeError):
                 await adispatch_custom_event(EVENT, event)
         return update
+
+    @abstractmethod
+    def _check_request(self, request: ModelRequest[Any]) -> None:
+        """Raise ValueError for an agent that cannot be gated as asked."""
 
     @abstractmethod
     def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:

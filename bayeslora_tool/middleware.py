@@ -61,20 +61,6 @@ class UncertaintyGate(Gate):
         super().__init__(classifier, policy, text=text, ask=ask, timeout=timeout, name=name)
         self.gated = None if tools is None else _names(tools)
 
-    def wrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
-    ) -> Any:
-        """Call the model, if the agent has all tools that shall be gated."""
-        self._check_tools(request)
-        return handler(request)
-
-    async def awrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
-    ) -> Any:
-        """:meth:`wrap_model_call` for async runs."""
-        self._check_tools(request)
-        return await handler(request)
-
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]
     ) -> Result:
@@ -93,7 +79,7 @@ class UncertaintyGate(Gate):
             return settled
         return tell_edit(await handler(settled), request.tool_call, settled.tool_call)
 
-    def _check_tools(self, request: ModelRequest[Any]) -> None:
+    def _check_request(self, request: ModelRequest[Any]) -> None:
         # A misspelled name would leave its tool without a gate.
         has = [t.name if isinstance(t, BaseTool) else t.get("name") for t in request.tools]
         unknown = sorted((self.gated or frozenset()).difference(has))
@@ -140,21 +126,7 @@ class AnswerGate(Gate):
     Arguments: those of :class:`~bayeslora_tool.gating.Gate`.
     """
 
-    def wrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
-    ) -> Any:
-        """Call the model, unless its answer could not be withheld."""
-        self._check_format(request)
-        return handler(request)
-
-    async def awrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
-    ) -> Any:
-        """:meth:`wrap_model_call` for async runs."""
-        self._check_format(request)
-        return await handler(request)
-
-    def _check_format(self, request: ModelRequest[Any]) -> None:
+    def _check_request(self, request: ModelRequest[Any]) -> None:
         if request.response_format is not None:
             raise ValueError(
                 f"{self.name} cannot withhold a structured response; leave `response_format` out, "

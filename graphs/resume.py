@@ -10,7 +10,7 @@ What holds, and what cannot:
   in a node loses that node's work alone; :func:`recover` runs it again. A node, and a gated tool,
   thus runs *at least* once; ``act`` must recognise ``outcome["key"]``, a tool its own arguments.
 - Of several answers to one interrupt, one is taken, and it is final: it is kept in the checkpointer
-  before the graph hears it (see ``claims.py``), so that it is neither lost nor changed when the run
+  before the graph hears it (see ``thread.py``), so that it is neither lost nor changed when the run
   then breaks off. The checkpointer must keep the first write of a name, as the savers for memory,
   SQLite and Postgres do; one that overwrites gives no such promise. In a process, one call at a
   time works on a thread, any other is refused as busy.
@@ -27,10 +27,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Literal, cast
+from typing import Any, cast
 from uuid import uuid4
 
-from bayeslora_tool.graphs.claims import CHANNEL, Claim, View
+from bayeslora_tool.graphs.thread import ThreadError, ThreadView, claim
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
@@ -39,23 +39,7 @@ from langgraph.types import Command
 
 Graph = Pregel[Any, Any, Any, Any]
 State = dict[str, Any]
-_MANY = 100  # questions in a row of one task
-Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "busy"]
-
-
-class ThreadError(RuntimeError):
-    """The thread is not in a state for this; nothing was changed.
-
-    Attributes:
-        problem: ``unknown``: nothing ever ran there. ``pending``: people must answer first.
-            ``not pending``: no such question waits (a stale id, a second answer). ``unfinished``:
-            a run broke off, or another process is at it. ``finished``: there is nothing to carry
-            on with. ``busy``: another call of this process works on the thread.
-    """
-
-    def __init__(self, problem: Problem, message: str) -> None:
-        super().__init__(message)
-        self.problem: Problem = problem
+_MOST_QUESTIONS = 100  # of one task, that were answered before
 
 
 def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> State:
@@ -74,11 +58,11 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
         ThreadError: ``pending``, ``unfinished`` or ``busy``.
         ValueError: No checkpointer, a config that names no thread or an old checkpoint, or a value
             that no checkpoint can hold.
-        TypeError: ``value`` is None or a Command: that is no new run.
+        TypeError: ``value`` is None or a Command: that is no new run; or ``durability`` is given.
     """
     with _alone(graph, config, options):
         _check_storable(graph, "`value`", value)
-        _check_start(_view(graph, config), value)
+        _view(graph, config).check_start(value)
         return _invoke(graph, value, config, options)
 
 
@@ -86,7 +70,7 @@ async def astart(graph: Graph, value: Any, config: RunnableConfig, **options: An
     """:func:`start` for ``ainvoke``."""
     with _alone(graph, config, options):
         _check_storable(graph, "`value`", value)
-        _check_start(await _aview(graph, config), value)
+        (await _aview(graph, config)).check_start(value)
         return await _ainvoke(graph, value, config, options)
 
 
@@ -98,13 +82,17 @@ def pending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
         ValueError: As for :func:`start`.
     """
     _check(graph, config)
-    return _known(_view(graph, config)).waiting
+    view = _view(graph, config)
+    view.check_known()
+    return view.waiting
 
 
 async def apending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
     """:func:`pending` for async checkpointers."""
     _check(graph, config)
-    return _known(await _aview(graph, config)).waiting
+    view = await _aview(graph, config)
+    view.check_known()
+    return view.waiting
 
 
 def resume(
@@ -127,15 +115,16 @@ def resume(
         ThreadError: ``unknown``, ``not pending`` or ``busy``; then no answer was taken, unless the
             message says so.
         ValueError: As for :func:`start`, or ``answers`` is empty; again, none was taken.
-        TypeError: ``answers`` is not a mapping, or ``durability`` is among the options.
+        TypeError: ``answers`` is not a mapping, or ``durability`` is given.
     """
     with _alone(graph, config, options):
         view, by = _view(graph, config), uuid4().hex
-        _check_answers(graph, view, answers)
+        view.check_answers(answers)
         for name, answer in answers.items():
-            claim = [(CHANNEL, Claim(by=by, answer=answer))]
-            _saver(graph).put_writes(view.snapshot.config, claim, name)
-        _check_taken(_view(graph, config), answers, by)
+            _check_storable(graph, f"the answer to {name}", answer)
+        for name, answer in answers.items():
+            _saver(graph).put_writes(view.snapshot.config, claim(answer, by), name)
+        _view(graph, config).check_taken(answers, by)
         return _invoke(graph, Command(resume=dict(answers)), config, options)
 
 
@@ -145,11 +134,12 @@ async def aresume(
     """:func:`resume` for ``ainvoke``."""
     with _alone(graph, config, options):
         view, by = await _aview(graph, config), uuid4().hex
-        _check_answers(graph, view, answers)
+        view.check_answers(answers)
         for name, answer in answers.items():
-            claim = [(CHANNEL, Claim(by=by, answer=answer))]
-            await _saver(graph).aput_writes(view.snapshot.config, claim, name)
-        _check_taken(await _aview(graph, config), answers, by)
+            _check_storable(graph, f"the answer to {name}", answer)
+        for name, answer in answers.items():
+            await _saver(graph).aput_writes(view.snapshot.config, claim(answer, by), name)
+        (await _aview(graph, config)).check_taken(answers, by)
         return await _ainvoke(graph, Command(resume=dict(answers)), config, options)
 
 
@@ -164,10 +154,10 @@ def recover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
         ValueError: As for :func:`start`.
     """
     with _alone(graph, config, options):
-        _check_recover(_view(graph, config))
+        _view(graph, config).check_recover()
         state = _invoke(graph, None, config, options)
-        for _ in range(_MANY):
-            owed = _owed(state, _view(graph, config))
+        for _ in range(_MOST_QUESTIONS):
+            owed = _view(graph, config).owed(state)
             if not owed:
                 return state
             state = _invoke(graph, Command(resume=owed), config, options)
@@ -177,10 +167,10 @@ def recover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
 async def arecover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
     """:func:`recover` for ``ainvoke``."""
     with _alone(graph, config, options):
-        _check_recover(await _aview(graph, config))
+        (await _aview(graph, config)).check_recover()
         state = await _ainvoke(graph, None, config, options)
-        for _ in range(_MANY):
-            owed = _owed(state, await _aview(graph, config))
+        for _ in range(_MOST_QUESTIONS):
+            owed = (await _aview(graph, config)).owed(state)
             if not owed:
                 return state
             state = await _ainvoke(graph, Command(resume=owed), config, options)
@@ -196,7 +186,7 @@ def abandon(graph: Graph, config: RunnableConfig) -> None:
     """
     with _alone(graph, config):
         view = _view(graph, config)
-        _check_abandon(view)
+        view.check_unfinished()
         # Again, for what was done already calls for what comes next.
         while view.snapshot.tasks:
             graph.update_state(config, None, as_node=END)
@@ -207,7 +197,7 @@ async def aabandon(graph: Graph, config: RunnableConfig) -> None:
     """:func:`abandon` for async checkpointers."""
     with _alone(graph, config):
         view = await _aview(graph, config)
-        _check_abandon(view)
+        view.check_unfinished()
         # Again, for what was done already calls for what comes next.
         while view.snapshot.tasks:
             await graph.aupdate_state(config, None, as_node=END)
@@ -235,8 +225,10 @@ def _saver(graph: Graph) -> BaseCheckpointSaver[Any]:
     return graph.checkpointer
 
 
-def _check(graph: Graph, config: RunnableConfig) -> str:
+def _check(graph: Graph, config: RunnableConfig, options: Mapping[str, Any] | None = None) -> str:
     _saver(graph)
+    if "durability" in (options or {}):
+        raise TypeError("`durability` is 'sync' here: what is promised rests on it")
     where = config.get("configurable", {})
     if "thread_id" not in where:
         raise ValueError(
@@ -264,11 +256,9 @@ _threads_lock = Lock()
 def _alone(
     graph: Graph, config: RunnableConfig, options: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    if "durability" in (options or {}):
-        raise TypeError("`durability` is 'sync' here: what is promised rests on it")
     # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
     # Another checkpointer's thread of the same name is another thread.
-    thread = _check(graph, config)
+    thread = _check(graph, config, options)
     key = id(graph.checkpointer), thread
     with _threads_lock:
         if key in _threads:
@@ -285,40 +275,14 @@ def _alone(
             _threads.remove(key)
 
 
-def _view(graph: Graph, config: RunnableConfig) -> View:
+def _view(graph: Graph, config: RunnableConfig) -> ThreadView:
     snapshot = graph.get_state(config, subgraphs=True)
-    return View(snapshot, _saver(graph).get_tuple(snapshot.config))
+    return ThreadView(snapshot, _saver(graph).get_tuple(snapshot.config))
 
 
-async def _aview(graph: Graph, config: RunnableConfig) -> View:
+async def _aview(graph: Graph, config: RunnableConfig) -> ThreadView:
     snapshot = await graph.aget_state(config, subgraphs=True)
-    return View(snapshot, await _saver(graph).aget_tuple(snapshot.config))
-
-
-def _known(view: View) -> View:
-    if view.snapshot.metadata is None:
-        thread = view.snapshot.config["configurable"]["thread_id"]
-        raise ThreadError("unknown", f"nothing ever ran on thread {thread!r}; start it first")
-    return view
-
-
-def _check_start(view: View, value: Any) -> None:
-    if value is None or isinstance(value, Command):
-        raise TypeError(f"`value` must be a new run's input, got {value!r:.60}; see `resume`")
-    if view.waiting:
-        raise ThreadError(
-            "pending",
-            f"the thread waits for an answer to {', '.join(view.waiting)}, which a new run would "
-            f"throw away; `resume` it, `abandon` it, or take another thread_id",
-        )
-    # Not `next`: that leaves out what is done, though the thread may not have moved on.
-    if view.snapshot.tasks:
-        names = ", ".join(task.name for task in view.snapshot.tasks)
-        raise ThreadError(
-            "unfinished",
-            f"the thread's last run is not over: it broke off in {names}, or goes on elsewhere. A "
-            f"new run would throw it away; `recover` it, `abandon` it, or take another thread_id",
-        )
+    return ThreadView(snapshot, await _saver(graph).aget_tuple(snapshot.config))
 
 
 def _check_storable(graph: Graph, name: str, value: object) -> None:
@@ -330,46 +294,3 @@ def _check_storable(graph: Graph, name: str, value: object) -> None:
             f"{name} cannot be kept in a checkpoint ({type(error).__name__}: {error}); give plain "
             f"data: str, float, int of 64 bits, list, dict"
         ) from error
-
-
-def _check_answers(graph: Graph, view: View, answers: Mapping[str, Any]) -> None:
-    if not isinstance(answers, Mapping):
-        raise TypeError(f"`answers` must be {{interrupt id: answer}}, got {answers!r:.80}")
-    if not answers:
-        raise ValueError("`answers` is empty; give {interrupt id: answer}")
-    waiting = _known(view).waiting
-    for name in answers:
-        if name not in waiting:
-            raise ThreadError(
-                "not pending",
-                f"no interrupt {name!r:.60} waits for an answer: it was answered already or never "
-                f"asked; pending are: {', '.join(waiting) or 'none'}",
-            )
-        _check_storable(graph, f"the answer to {name}", answers[name])
-
-
-def _check_taken(view: View, answers: Mapping[str, Any], by: str) -> None:
-    lost = [name for name in answers if name not in view.claims or view.claims[name]["by"] != by]
-    if lost:
-        taken = [name for name in answers if name not in lost]
-        rest = f"; those to {', '.join(taken)} count, `recover` carries them out" if taken else ""
-        raise ThreadError("not pending", f"somebody else has just answered {', '.join(lost)}{rest}")
-
-
-def _check_recover(view: View) -> None:
-    if _known(view).waiting and not view.broken:
-        raise ThreadError(
-            "pending", f"the thread waits for an answer to {', '.join(view.waiting)}; `resume` it"
-        )
-    _check_abandon(view)
-
-
-def _owed(state: State, view: View) -> dict[str, Any]:
-    """The answers to what a run has just asked although it was answered before."""
-    asked = [interrupt.id for interrupt in state.get("__interrupt__", ())]
-    return {name: view.claims[name]["answer"] for name in asked if name in view.claims}
-
-
-def _check_abandon(view: View) -> None:
-    if not _known(view).snapshot.tasks:
-        raise ThreadError("finished", "the thread's last run is over; `start` another")

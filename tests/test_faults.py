@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from bayeslora_tool.graphs.escalation import create_escalation_graph
-from bayeslora_tool.graphs.resume import ThreadError, pending, recover, resume, start
+from bayeslora_tool.graphs.resume import pending, recover, resume, start
 from bayeslora_tool.graphs.review import CLARIFY_ACTION, REVIEW_ACTION
+from bayeslora_tool.graphs.thread import ThreadError
 from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -320,7 +321,7 @@ PRELUDE = """
     from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.checkpoint.sqlite import SqliteSaver
     from bayeslora_tool.graphs.escalation import create_escalation_graph
-    from bayeslora_tool.graphs.resume import ThreadError, pending, recover, resume, start
+    from bayeslora_tool.graphs.resume import pending, recover, resume, start
     from tests.test_faults import *
 
     def die(*_):

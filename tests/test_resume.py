@@ -13,7 +13,6 @@ import pytest
 from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.gate import create_gate_graph
 from bayeslora_tool.graphs.resume import (
-    ThreadError,
     aabandon,
     abandon,
     apending,
@@ -26,6 +25,7 @@ from bayeslora_tool.graphs.resume import (
     start,
 )
 from bayeslora_tool.graphs.review import REVIEW_ACTION
+from bayeslora_tool.graphs.thread import ThreadError
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
