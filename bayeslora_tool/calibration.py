@@ -53,6 +53,9 @@ def calibrate_adapter(
 ) -> Calibrated:
     """Fit the temperature and choose thresholds; leaves the classifier at that temperature.
 
+    The temperature is one number fitted on all the texts, so the testing ones have a part in it
+    that the guarantee does not count.
+
     Args:
         classifier: Of an adapter with a manifest.
         examples: Labelled texts that neither trained the adapter nor chose its epoch.

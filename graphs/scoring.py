@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import Any, Protocol
 
@@ -54,12 +54,15 @@ def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, 
     try:
         if timeout is None:
             return _checked(classifier.predict([text]))
-        return _checked(_call(lambda: classifier.predict([text])).result(timeout))
+        future = _call(lambda: classifier.predict([text]))
+        if not wait([future], timeout).done:
+            raise _late(timeout)
+        return _checked(future.result())
     except GraphBubbleUp:
         raise
     # A sync call is not cancelled from outside, so it was from within.
     except (Exception, asyncio.CancelledError) as error:
-        return _failure(error, timeout)
+        return _failure(error)
 
 
 async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str, Any]:
@@ -70,14 +73,15 @@ async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str,
         # Unlike `wait_for`, this does not wait for a call that ignores its cancellation.
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
-            raise TimeoutError
+            assert timeout is not None
+            raise _late(timeout)
         if task.cancelled():  # from within; a run that is cancelled itself does not get here
             raise RuntimeError("the scoring was cancelled")
         return _checked(task.result())
     except GraphBubbleUp:
         raise
     except Exception as error:
-        return _failure(error, timeout)
+        return _failure(error)
     finally:
         if task is not None:
             task.cancel()
@@ -103,8 +107,9 @@ def _checked(predictions: Any) -> dict[str, Any]:
     return {"prediction": prediction.to_dict(), "failure": None}
 
 
-def _failure(error: BaseException, timeout: float | None) -> dict[str, Any]:
-    message = str(error)
-    if isinstance(error, TimeoutError) and timeout is not None and not message:
-        message = f"no prediction within {timeout:g} s"
-    return {"prediction": None, "failure": f"{type(error).__name__}: {message}"}
+def _late(timeout: float) -> TimeoutError:
+    return TimeoutError(f"no prediction within {timeout:g} s")
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    return {"prediction": None, "failure": f"{type(error).__name__}: {error}"}

@@ -134,6 +134,18 @@ async def test_a_broken_apredict_is_escalated_with_the_reason(apredict: Any, rea
     assert reason in waiting(graph)[1]["description"]
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_timeout_of_the_classifiers_own_is_not_taken_for_ours(mode: str) -> None:
+    graph = build(AsyncAnswers(TimeoutError()), timeout=60.0)
+    if mode == "sync":
+        graph.invoke({"text": "x"}, on(1))
+    else:
+        await graph.ainvoke({"text": "x"}, on(1))
+    description = waiting(graph)[1]["description"]
+    assert "TimeoutError" in description
+    assert "no prediction within" not in description
+
+
 def test_a_classifier_that_hangs_is_escalated_in_time() -> None:
     release = threading.Event()
 
