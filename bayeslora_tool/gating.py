@@ -33,9 +33,9 @@ from bayeslora_tool.verdict import (
     UNSCORED,
     Verdict,
     escalated,
-    event_of,
     failed,
     fingerprint,
+    log_verdict,
     verdict_on,
 )
 
@@ -207,7 +207,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
                 question_to_user(question),
             ]
             update["jump_to"] = "end"
-        return update, [event_of(call["name"], verdict) for call, verdict in judged]
+        return update, [log_verdict(call["name"], verdict) for call, verdict in judged]
 
     def _question(self, verdict: Verdict, asked: int) -> tuple[str | None, tuple[str, str | None]]:
         """A question to the user, or else why a reviewer is asked, and what failed."""

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import check_predictions
-from bayeslora_tool.verdict import EVENT, Verdict, event_of, failed, verdict_on
+from bayeslora_tool.verdict import EVENT, Verdict, failed, log_verdict, verdict_on
 
 _NAMED_LABELS = 20  # in the description: a model should learn the subject, not read a list
 
@@ -84,7 +84,7 @@ class BayesLoRATool(BaseTool):
         with self._told_to_the_model(texts):
             verdicts = self._verdicts(texts, self.classifier.predict(texts))
         for verdict in verdicts:
-            event = event_of(self.name, verdict)
+            event = log_verdict(self.name, verdict)
             if run_manager is not None:  # called within a run, so there is someone to tell
                 dispatch_custom_event(EVENT, event, config={"callbacks": run_manager.get_child()})
         return _answer(verdicts)
@@ -100,7 +100,7 @@ class BayesLoRATool(BaseTool):
                 predictions = await run_in_executor(None, self.classifier.predict, texts)
             verdicts = self._verdicts(texts, predictions)
         for verdict in verdicts:
-            event = event_of(self.name, verdict)
+            event = log_verdict(self.name, verdict)
             if run_manager is not None:
                 config: RunnableConfig = {"callbacks": run_manager.get_child()}
                 await adispatch_custom_event(EVENT, event, config=config)
@@ -121,7 +121,7 @@ class BayesLoRATool(BaseTool):
             raise
         except Exception as error:
             for text in texts:
-                event_of(self.name, failed(text, f"{type(error).__name__}: {error}"))
+                log_verdict(self.name, failed(text, f"{type(error).__name__}: {error}"))
             raise ToolException(
                 f"Not classified, do not act on it: {error}. Correct the text, or ask a person."
             ) from error

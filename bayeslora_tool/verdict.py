@@ -90,8 +90,11 @@ def review_lines(verdict: Verdict) -> list[str]:
     return doubt_lines(reasons, verdict["text"], verdict["prediction"])
 
 
-def event_of(tool: str, verdict: Verdict) -> dict[str, Any]:
-    """What tracers and the log hear: never the text, but its SHA-256 and length in characters."""
+def log_verdict(tool: str, verdict: Verdict) -> dict[str, Any]:
+    """Log a verdict, and give the event that tracers hear of it.
+
+    Neither holds the text, only its SHA-256 and length in characters.
+    """
     prediction, text = verdict["prediction"] or {}, verdict["text"]
     event = {
         "tool": tool,

@@ -10,6 +10,7 @@ from bayeslora_tool.graphs.escalation import act_node
 from bayeslora_tool.graphs.gate import Ask, build_gate
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationState, Outcome, Route
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 
 from bayeslora_tool.policy import Policy
@@ -240,7 +241,7 @@ def _doubt(prediction: Mapping[str, Any]) -> float:
     return max(0.0, 1 - float(prediction["confidence"]))  # rounding may lift one over 1
 
 
-def _act(step: Step) -> Any:
+def _act(step: Step) -> RunnableLambda[Any, dict[str, Any]] | None:
     if step.act is None:
         return None
 

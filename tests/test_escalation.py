@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -334,6 +335,15 @@ async def test_an_async_act_is_awaited_however_it_is_written(
     assert (await graph.ainvoke({"text": "clear"}, CONFIG))["result"] == "did yes"
     with pytest.raises(TypeError, match="`act` is async; run the graph with ainvoke"):
         graph.invoke({"text": "clear"}, CONFIG)
+
+
+async def test_an_act_that_stops_an_iteration_raises_and_does_not_hang(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    graph = build(fake, policy, act=lambda outcome: next(iter([])))
+    with pytest.raises(RuntimeError) as caught:
+        await asyncio.wait_for(graph.ainvoke({"text": "clear"}, CONFIG), timeout=30)
+    assert isinstance(caught.value.__cause__, StopIteration)
 
 
 async def test_a_sync_act_does_not_hold_up_an_async_run(

@@ -162,6 +162,16 @@ def test_decisions_do_what_they_do_in_langchains_own_middleware(
         assert '"mate"' in content.splitlines()[0]
 
 
+def test_an_edit_that_changes_nothing_is_not_announced(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+    desk.say("odd")
+    state = desk.answer(edit(item="tea", n=1))
+    (result,) = [m for m in state["messages"] if isinstance(m, ToolMessage)]
+    assert result.content == "ordered 1 tea"
+
+
 @pytest.mark.parametrize(
     ("decision", "problem"),
     [

@@ -599,3 +599,34 @@ def test_durability_is_not_an_option(desk: Desk) -> None:
     with pytest.raises(TypeError, match="`durability` is 'sync'"):
         resume(desk.graph, CONFIG, {name: APPROVE}, durability="exit")
     assert list(pending(desk.graph, CONFIG)) == [name]
+
+
+def test_what_breaks_beside_a_question_can_be_carried_on_before_the_answer() -> None:
+    broken = [True]
+
+    @tool
+    def look() -> str:
+        """Look, without a gate."""
+        if broken[0]:
+            raise ConnectionError("no answer")
+        return "seen"
+
+    @tool
+    def order() -> str:
+        """Order."""
+        return "ordered"
+
+    gate = UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01), tools=["order"])
+    agent: Any = create_agent(
+        ScriptedModel(script=[calls(("order", {}), ("look", {})), AIMessage("done")]),
+        [look, order],
+        middleware=[gate],
+        checkpointer=InMemorySaver(),
+    )
+    with pytest.raises(ConnectionError):
+        start(agent, {"messages": [("user", "odd")]}, CONFIG)
+    broken[0] = False
+    recover(agent, CONFIG)
+    (name,) = pending(agent, CONFIG)
+    refused("pending", lambda: recover(agent, CONFIG))
+    assert resume(agent, CONFIG, {name: APPROVE})["messages"][-1].content == "done"
