@@ -20,7 +20,7 @@ from scipy import optimize, special
 from bayeslora_tool.backbone import sha256
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText, normal_text
-from bayeslora_tool.guarantee import Result, calibrate, calibrate_load
+from bayeslora_tool.guarantee import FEWEST, Result, calibrate, calibrate_load, split
 from bayeslora_tool.manifest import CalibrationRecord, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
@@ -53,8 +53,8 @@ def calibrate_adapter(
 ) -> Calibrated:
     """Fit the temperature and choose thresholds; leaves the classifier at that temperature.
 
-    The temperature is one number fitted on all the texts, so the testing ones have a part in it
-    that the guarantee does not count.
+    The temperature is fitted on the tuning texts alone: the testing ones, which the guarantee rests
+    on, have no part in it.
 
     Args:
         classifier: Of an adapter with a manifest.
@@ -66,7 +66,7 @@ def calibrate_adapter(
         scoring: What the thresholds shall hold for.
         files: That the texts came from, for the record.
         seed: Of the split into tuning and testing texts.
-        progress: Called with the number of texts done since the last call; each text counts twice.
+        progress: Called with the number of texts just done; tuning texts count twice.
 
     Raises:
         ValueError: A label the classifier does not know, one class only, too few texts, or no
@@ -89,10 +89,18 @@ def calibrate_adapter(
     if len({example.label for example in examples}) < 2:
         raise ValueError("the calibration texts hold one class only; they must be like the texts "
                          "to come")  # fmt: skip
+    if len(examples) < FEWEST:
+        raise ValueError(
+            f"{len(examples)} labelled texts; at least {FEWEST} are needed, better 1,000"
+        )
+    tuning, _ = split(len(examples) + len(out_of_scope), seed)
+    known = [examples[row] for row in tuning if row < len(examples)]
     classifier.temperature = 1.0
+    logits = _logits(classifier, [example.text for example in known], progress)
+    progress(len(tuning) - len(known))
+    gold = np.array([labels[example.label] for example in known])
+    classifier.temperature = fit_temperature(logits, gold)
     texts = [example.text for example in examples]
-    gold = np.array([labels[example.label] for example in examples])
-    classifier.temperature = fit_temperature(_logits(classifier, texts, progress), gold)
     scores = to_scores(
         predict_all(classifier, [*texts, *out_of_scope], scoring, progress),
         [*(example.label for example in examples), *([None] * len(out_of_scope))],

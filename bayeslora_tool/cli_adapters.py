@@ -124,6 +124,7 @@ def calibrate(
         from bayeslora_tool.calibration import calibrate_adapter, recurring, write_calibration
         from bayeslora_tool.classifier import BayesLoRAClassifier
         from bayeslora_tool.dataset import read_texts
+        from bayeslora_tool.guarantee import TUNING_SHARE
         from bayeslora_tool.manifest import find_adapter_folder
         from bayeslora_tool.policy import Scoring
         from bayeslora_tool.recipe import read_as_trained
@@ -146,7 +147,8 @@ def calibrate(
             err.print(f"[yellow]warning:[/] {twice} texts repeat another: the promise counts them "
                       f"as independent")  # fmt: skip
         strangers = [text for file in out_of_scope or [] for text in read_texts(file)]
-        with progress("scoring", 2 * len(examples) + len(strangers)) as advance:
+        n = len(examples) + len(strangers)
+        with progress("scoring", n + round(n * TUNING_SHARE)) as advance:
             found = calibrate_adapter(
                 classifier,
                 examples,

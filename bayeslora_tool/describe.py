@@ -20,6 +20,7 @@ from bayeslora_tool.manifest import (
     PosteriorRecord,
     adapter_fingerprint,
 )
+from bayeslora_tool.network import Pass
 from bayeslora_tool.novelty import Novelty, fit_novelty
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.recipe import Recipe, TrainingData
@@ -75,15 +76,14 @@ def fit_adapter_novelty(
     kept += {e.label: e for e in by_label}.values()  # at least one of each class
     index = {label: i for i, label in enumerate(classifier.labels)}
 
-    def features(examples: Sequence[LabelledText]) -> dict[str, torch.Tensor]:
+    def passes(examples: Sequence[LabelledText]) -> Pass:
         texts = [e.text for e in examples]
         parts = [classifier.passes(texts[i : i + 1024]) for i in range(0, len(texts), 1024)]
-        return {
-            name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features
-        }
+        return Pass(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     labels = torch.tensor([index[e.label] for e in kept])
-    return fit_novelty(features(kept), labels, features(_sample(held_out)))
+    usual = passes(_sample(held_out))
+    return fit_novelty(passes(kept).features, labels, usual.features, usual.lengths)
 
 
 def _sample(examples: Sequence[LabelledText]) -> Sequence[LabelledText]:

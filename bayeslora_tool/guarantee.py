@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from bayeslora_tool.thresholds import Goal, Scores, Thresholds, best_path, p_values, path_of
 
 TUNING_SHARE = 1 / 4
+FEWEST = 30  # calibration texts
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def calibrate(
     """
     if goal.max_out_of_scope is not None and scores.in_scope.all():
         raise ValueError("`max_out_of_scope` is set, but no calibration text is out of scope")
-    tuning, testing = _split(scores, seed)
+    tuning, testing = (scores.take(rows) for rows in split(len(scores), seed))
     path = best_path(tuning, len(testing) / len(tuning), goal, gates)
 
     fails = np.flatnonzero(p_values(testing, path, goal) > goal.delta)
@@ -99,7 +101,7 @@ def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed:
         ValueError: A share outside (0, 1), or fewer than 30 texts.
     """
     goal = Goal(max_escalation, delta)
-    tuning, testing = _split(scores, seed)
+    tuning, testing = (scores.take(rows) for rows in split(len(scores), seed))
     accepted = Thresholds(0.0)
     for thresholds in reversed(path_of(tuning, Thresholds(0.0))):
         stopped = int((~thresholds.passed(testing)).sum())
@@ -109,13 +111,17 @@ def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed:
     return _observed(testing, accepted, goal, n_tuning=len(tuning))
 
 
-def _split(scores: Scores, seed: int) -> tuple[Scores, Scores]:
-    """The tuning texts, and the testing texts that the guarantee rests on."""
-    if len(scores) < 30:
-        raise ValueError(f"{len(scores)} calibration texts; at least 30 are needed, better 1,000")
-    order = np.random.default_rng(seed).permutation(len(scores))
-    cut = round(len(scores) * TUNING_SHARE)
-    return scores.take(order[:cut]), scores.take(order[cut:])
+def split(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which of n texts are for tuning, and which for the testing that the guarantee rests on.
+
+    Raises:
+        ValueError: Fewer than 30 texts.
+    """
+    if n < FEWEST:
+        raise ValueError(f"{n} calibration texts; at least {FEWEST} are needed, better 1,000")
+    order = np.random.default_rng(seed).permutation(n)
+    cut = round(n * TUNING_SHARE)
+    return order[:cut], order[cut:]
 
 
 def _observed(testing: Scores, thresholds: Thresholds, goal: Goal, n_tuning: int) -> Result:

@@ -38,6 +38,7 @@ class Pass(NamedTuple):
     middle: Tensor  # (B, d), mean of the tokens in the middle hidden state
     tokens: Tensor  # (B, d), and in the last one
     head: Tensor  # (B, d'), what the classification head reads
+    lengths: Tensor  # (B,), in tokens
 
     @property
     def probabilities(self) -> Tensor:
@@ -126,8 +127,8 @@ class Network:
         head = fed[-1]
         if head.dim() == 3:  # decoders score every token; the text's last one counts
             head = head[torch.arange(len(batch), device=self.device), lengths - 1]
-        features = (part.cpu().double() for part in (middle, tokens, head))
-        return Pass(self._tempered(output.logits), *features)
+        parts = (part.cpu().double() for part in (middle, tokens, head, lengths))
+        return Pass(self._tempered(output.logits), *parts)
 
     def _tempered(self, logits: Tensor) -> Tensor:
         return logits.cpu().double() / self.temperature

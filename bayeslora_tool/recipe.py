@@ -37,6 +37,7 @@ class Recipe:
         learning_rate, head_learning_rate: Peak rates of AdamW for adapter and head; a head at 0
             stays random.
         weight_decay: Of AdamW.
+        label_smoothing: Share of each target spread evenly over all labels.
         epochs: At most; training stops after ``patience`` epochs without better accuracy on the
             held-out texts, and the best epoch is kept.
         batch_size: Texts a step (and device).
@@ -60,6 +61,7 @@ class Recipe:
     learning_rate: Positive = 1e-3
     head_learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     epochs: Count = 5
     patience: Count = 2
     batch_size: Count = 32

@@ -58,7 +58,7 @@ def score(
 def _percentiles(novelty: Novelty | None, passed: Pass | None, n_texts: int) -> list[float | None]:
     if novelty is None or passed is None:
         return [None] * n_texts
-    found: list[float | None] = novelty.percentile(passed.features).tolist()
+    found: list[float | None] = novelty.percentile(passed.features, passed.lengths).tolist()
     return found
 
 

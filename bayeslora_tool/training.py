@@ -87,6 +87,7 @@ def train_adapter(
         per_device_eval_batch_size=64,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
+        label_smoothing_factor=recipe.label_smoothing,
         max_grad_norm=0.0,  # AdamW bounds its steps already
         warmup_steps=recipe.warmup,  # below 1: a share of the steps
         lr_scheduler_type="linear",

@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, create_escalation_graph
 
-POLICY = Policy(tau_conf=0.9, tau_var=0.25, on_low_confidence="clarify", max_clarifications=1)
+POLICY = Policy(tau_conf=0.97, tau_var=0.25, on_low_confidence="clarify", max_clarifications=1)
 SCRIPT = ["it's about my card", "i lost my card and need to report it", "florgle", "wumpus", ""]
 
 

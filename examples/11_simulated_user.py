@@ -12,7 +12,7 @@ from openevals.simulators import run_multiturn_simulation
 from bayeslora_tool import BayesLoRAClassifier, Policy, create_escalation_graph
 
 # By hand, to ask often; `bayeslora calibrate` writes thresholds that keep a promise.
-POLICY = Policy(tau_conf=0.9, tau_var=0.25, on_low_confidence="clarify", max_clarifications=1)
+POLICY = Policy(tau_conf=0.97, tau_var=0.25, on_low_confidence="clarify", max_clarifications=1)
 USER = ["it's about my card", "i lost my card and need to report it", "what's my balance"]
 
 

@@ -164,7 +164,10 @@ class TestDoctor:
             assert check in result.stdout
         assert "fails" not in result.stdout
 
-    def test_damaged_adapter(self, run: Any, adapter_copy: Path) -> None:
+    def test_damaged_adapter(
+        self, run: Any, adapter_copy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli.out, "width", 500)  # no line of the table is broken
         file = adapter_copy / "adapter_config.json"
         file.write_text(file.read_text() + " ")
         result = run("doctor", "-a", str(adapter_copy))

@@ -4,12 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.spatial.distance import mahalanobis
+from scipy.stats import linregress
 
 from bayeslora_tool.novelty import Novelty, fit_novelty
 from bayeslora_tool.policy import Policy, decide
 from tests.conftest import make_prediction
+
+
+def nine_tokens(x: torch.Tensor) -> torch.Tensor:
+    return torch.full((len(x),), 9.0)
 
 
 def blobs(n: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +28,7 @@ def blobs(n: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_distance_is_mahalanobis_to_the_nearest_class() -> None:
     x, labels = blobs()
-    view = fit_novelty({"middle": x}, labels, {"middle": x}).views["middle"]
+    view = fit_novelty({"middle": x}, labels, {"middle": x}, nine_tokens(x)).views["middle"]
     x = x / x.norm(dim=1, keepdim=True)
     means = [x[labels == c].mean(0) for c in range(3)]
     centred = torch.cat([x[labels == c] - means[c] for c in range(3)]).double().numpy()
@@ -36,29 +43,57 @@ def test_distance_is_mahalanobis_to_the_nearest_class() -> None:
 def test_many_classes_take_the_last_views_and_add_them_up() -> None:
     features = {"middle": torch.randn(600, 5), "tokens": torch.randn(600, 5),
                 "head": torch.randn(600, 8)}  # fmt: skip
-    both = fit_novelty(features, torch.arange(600) % 12, features)
+    lengths = torch.randint(2, 40, (600,)).double()
+    both = fit_novelty(features, torch.arange(600) % 12, features, lengths)
     assert set(both.views) == {"tokens", "head"}
-    distances = [view.distance(features[name]) for name, view in both.views.items()]
-    torch.testing.assert_close(both.distance(features), sum(d / d.mean() for d in distances))
-    few = fit_novelty(features, torch.arange(600) % 3, features)
+    expected = torch.zeros(600, dtype=torch.float64)
+    for name, view in both.views.items():
+        distance = view.distance(features[name]).double()
+        line = linregress(lengths.log().numpy(), distance.log().numpy())
+        expected += distance / (line.intercept + line.slope * lengths.log()).exp()
+    torch.testing.assert_close(both.distance(features, lengths), expected)
+    few = fit_novelty(features, torch.arange(600) % 3, features, lengths)
     assert set(few.views) == {"middle"}
 
 
 def test_percentile_is_uniform_in_distribution_and_one_far_away() -> None:
     x, labels = blobs(6000)
-    novelty = fit_novelty({"middle": x[:3000]}, labels[:3000], {"middle": x[3000:4500]})
-    inside = novelty.percentile({"middle": x[4500:]})
+    held_out = {"middle": x[3000:4500]}
+    novelty = fit_novelty({"middle": x[:3000]}, labels[:3000], held_out, nine_tokens(x[3000:4500]))
+    inside = novelty.percentile({"middle": x[4500:]}, nine_tokens(x[4500:]))
     assert abs(float((inside > 0.9).double().mean()) - 0.1) < 0.03
     away = -x[:200].mean(0, keepdim=True)
-    assert novelty.percentile({"middle": away}).item() > 0.98
-    assert novelty.percentile({"middle": torch.full((1, 5), torch.nan)}).isnan().all()
+    one = torch.ones(1)
+    assert novelty.percentile({"middle": away}, one).item() > 0.98
+    assert novelty.percentile({"middle": torch.full((1, 5), torch.nan)}, one).isnan().all()
+
+
+def test_percentile_means_the_same_at_every_length() -> None:
+    """A mean of n tokens spreads as 1 / sqrt(n): by raw distance all long texts would be near."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([4.0, 16.0, 64.0]).repeat(3000)
+    x = torch.cat([torch.randn(9000, 7) / lengths[:, None].sqrt(), torch.full((9000, 1), 30.0)], 1)
+    features, labels = {"middle": x}, torch.zeros(9000, dtype=torch.long)
+    novelty = fit_novelty(features, labels, features, lengths)
+    for n in (4, 16, 64):
+        of_n = novelty.percentile(features, lengths)[lengths == n]
+        assert abs(float((of_n > 0.9).double().mean()) - 0.1) < 0.05
 
 
 def test_saves_and_loads(tmp_path: Path) -> None:
     features = {"tokens": torch.randn(600, 5), "head": torch.randn(600, 8)}
-    novelty = fit_novelty(features, torch.arange(600) % 12, features)
+    lengths = torch.randint(2, 40, (600,)).double()
+    novelty = fit_novelty(features, torch.arange(600) % 12, features, lengths)
     novelty.save(tmp_path)
-    assert torch.equal(Novelty.load(tmp_path).percentile(features), novelty.percentile(features))
+    loaded = Novelty.load(tmp_path).percentile(features, lengths)
+    assert torch.equal(loaded, novelty.percentile(features, lengths))
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    older = {"held_out": torch.ones(3), "middle.means": torch.ones(2, 4)}
+    save_file(older, tmp_path / "novelty.safetensors")
+    with pytest.raises(ValueError, match=r"novelty\.safetensors was fitted by another version"):
+        Novelty.load(tmp_path)
 
 
 def test_features_do_not_depend_on_padding(tiny: Any) -> None:

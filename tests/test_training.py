@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -175,6 +176,24 @@ class TestTraining:
         assert loss(0) == loss(0)
         assert loss(0) != loss(1)
         assert loss(0, training=False) == loss(1, training=False)
+
+    def test_smoothed_labels_bound_the_confidence(
+        self, tiny_adapter: Path, tiny: Any, tiny_files: Any, tmp_path: Path
+    ) -> None:
+        """At the optimum it is the smoothed target: 0.1 of a label and 0.9 of an even split."""
+        from bayeslora_tool.training import train_adapter
+
+        trained = json.loads((tiny_adapter / "bayeslora.json").read_text())["recipe"]
+        recipe = Recipe(**trained | {"label_smoothing": 0.9})
+        data = read_training_data(recipe, *tiny_files)
+        smooth = train_adapter(recipe, data, tmp_path / "out")
+        texts = [e.text for e in data.train]
+        sure, less_sure = (
+            float(np.mean([p.confidence for p in clf.predict(texts, estimator="deterministic")]))
+            for clf in (tiny, smooth)
+        )
+        assert sure > 0.7
+        assert abs(less_sure - 0.55) < 0.05
 
     def test_resumes_from_a_checkpoint(
         self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
