@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn.functional import linear
 
 from bayeslora_tool.posterior import AdapterPosterior, FixedDraws, activate, active_noise
@@ -183,6 +184,18 @@ class _LinearizedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
         (gradient,), (h,), layer = gradients, ctx.saved_tensors, ctx.layer
-        by_rank = gradient @ layer.up  # (..., r)
+        # A head that reads one token of each text leaves the others no gradient in the last layer.
+        used = vector_norm(gradient.flatten(0, -2), dim=1).nonzero()[:, 0]  # any() is slower
+        by_rank = _product(gradient, used, layer.up)  # (..., r)
         ctx.noise.collect(layer.name, (by_rank if ctx.rank else by_rank @ layer.down) * h)
-        return (gradient @ layer.weight if ctx.needs_input_grad[0] else None), None, None, None
+        on = _product(gradient, used, layer.weight) if ctx.needs_input_grad[0] else None
+        return on, None, None, None
+
+
+def _product(x: Tensor, used: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight``, where all rows of x but the ``used`` ones are 0."""
+    if 2 * len(used) > x[..., 0].numel():
+        return x @ weight
+    y = x.new_zeros(*x.shape[:-1], weight.shape[1])
+    y.flatten(0, -2)[used] = x.flatten(0, -2)[used] @ weight
+    return y
