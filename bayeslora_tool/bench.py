@@ -227,7 +227,7 @@ def _cases(
             BASELINE: lambda: classifier.predict(batch, estimator="deterministic"),
             "linearized": lambda: classifier.predict(batch, estimator="linearized"),
         },
-        4 * rounds,
+        10 * rounds,
     )
     progress("cases: one short text")
     one = take_turns(

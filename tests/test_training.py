@@ -252,3 +252,14 @@ def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment:
     assert metrics["n"] == 872
     assert metrics["accuracy_deterministic"] >= 0.89
     assert abs(metrics["accuracy_deterministic"] - metrics["accuracy_monte_carlo"]) <= 0.01
+
+
+def test_accuracy_of_the_bundled_intents_adapter(shared_data: Path) -> None:
+    """As the README claims, on the 4,500 in-scope texts of CLINC150's test part."""
+    data = json.loads((shared_data / "clinc150" / "data_full.json").read_text())
+    texts, gold = zip(*data["test"], strict=True)
+    clf = BayesLoRAClassifier.from_pretrained("intents")
+    found = clf.predict(list(texts), estimator="deterministic")
+    right = sum(p.label == label for p, label in zip(found, gold, strict=True))
+    assert len(gold) == 4500
+    assert right / len(gold) >= 0.96
