@@ -48,10 +48,10 @@ SENTIMENT = (
 )
 INTENTS = (
     Case("please transfer forty dollars from my savings to checking"),
-    Case("how long should i cook the rice for", reviewer=(_edit("cook_time"),)),
+    Case("it's about my card", user=("i lost it and need to report it",)),
     Case("book a flight", user=("i want to fly from boston to denver next friday",)),
     Case("my card", user=("i lost it, please block it",), reviewer=(_edit("report_lost_card"),)),
-    Case("who invented the paper clip", reviewer=(_OUT_OF_SCOPE,)),
+    Case("what is the average lifespan of a tortoise", reviewer=(_OUT_OF_SCOPE,)),
     Case("write me a poem about my landlord's dog", reviewer=(_OUT_OF_SCOPE,)),
 )
 
