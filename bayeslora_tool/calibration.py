@@ -95,6 +95,11 @@ def calibrate_adapter(
         )
     tuning, _ = split(len(examples) + len(out_of_scope), seed)
     known = [examples[row] for row in tuning if row < len(examples)]
+    if not known:
+        raise ValueError(
+            f"none of the {len(examples)} labelled texts came into the tuning quarter, for "
+            f"{len(out_of_scope)} out-of-scope texts crowd them out; give more labelled texts"
+        )
     classifier.temperature = 1.0
     logits = _logits(classifier, [example.text for example in known], progress)
     progress(len(tuning) - len(known))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, decide, load_preset
+from bayeslora_tool.calibration import calibrate_adapter
+from bayeslora_tool.dataset import LabelledText
+from bayeslora_tool.guarantee import split
 from bayeslora_tool.manifest import read_manifest
+from bayeslora_tool.thresholds import Goal
 from tests.conftest import WORDS
 from tests.test_cli import failed, run  # noqa: F401  # the fixture
 
@@ -121,6 +126,15 @@ def test_recurring_texts_are_counted(
     )  # fmt: skip
     assert "203 texts recur in" in result.stderr
     assert "3 texts repeat another" in result.stderr
+
+
+def test_strangers_must_not_crowd_out_the_labelled_texts(tiny: Any) -> None:
+    examples = [LabelledText("a good film", ("good", "bad")[i % 2], i + 2) for i in range(30)]
+    crowded = next(seed for seed in count() if split(430, seed)[0].min() >= 30)
+    with pytest.raises(ValueError, match="none of the 30 labelled texts came into the tuning"):
+        calibrate_adapter(
+            tiny, examples, ["far away"] * 400, adapter="tiny", goal=Goal(0.1, 0.05), seed=crowded
+        )
 
 
 @pytest.mark.parametrize(
