@@ -28,6 +28,8 @@ from bayeslora_tool.thresholds import Floats, Goal, Scores
 
 Progress = Callable[[int], None]
 
+OFFSET_TEXTS = 100  # each takes 64 draws
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -105,6 +107,7 @@ def calibrate_adapter(
     progress(len(tuning) - len(known))
     gold = np.array([labels[example.label] for example in known])
     classifier.temperature = fit_temperature(logits, gold)
+    offset = classifier.measure_offset([example.text for example in known[:OFFSET_TEXTS]])
     texts = [example.text for example in examples]
     scores = to_scores(
         predict_all(classifier, [*texts, *out_of_scope], scoring, progress),
@@ -118,6 +121,7 @@ def calibrate_adapter(
     scored_by = classifier.scored_by(scoring)
     record = CalibrationRecord(
         temperature=classifier.temperature,
+        offset=offset,
         scored_by=scored_by,
         tau_conf=thresholds.tau_conf,
         tau_var=thresholds.tau_var,

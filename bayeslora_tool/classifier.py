@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from bayeslora_tool import sequential
 from bayeslora_tool.batching import MicroBatcher
 from bayeslora_tool.encoding import Encoded, Encoder, batches, check_texts
+from bayeslora_tool.estimators import regress
 from bayeslora_tool.golden import check_golden
 from bayeslora_tool.loading import load_adapter
-from bayeslora_tool.manifest import FILE_NAME, Manifest
+from bayeslora_tool.manifest import FILE_NAME, Manifest, Offset
 from bayeslora_tool.network import Network, Pass
 from bayeslora_tool.novelty import Novelty
 from bayeslora_tool.policy import Estimator, Policy, Scoring
@@ -71,6 +73,7 @@ class BayesLoRAClassifier:
         self.policy = policy
         self.manifest = manifest
         self.novelty = novelty
+        self.offset = sequential.UNMEASURED
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
@@ -88,6 +91,7 @@ class BayesLoRAClassifier:
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"`temperature` (={value!r}) must be a finite number > 0")
         self.network.temperature = value
+        self.offset = sequential.UNMEASURED  # it was measured at another temperature
 
     def scored_by(self, scoring: Scoring | None = None) -> str:
         """Everything a prediction depends on besides its text, in one line.
@@ -106,7 +110,8 @@ class BayesLoRAClassifier:
         if scoring.estimator in ("monte_carlo", "adaptive"):
             parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
         if scoring.estimator == "adaptive":
-            parts.append(f"error={scoring.error:g}")
+            start = hashlib.sha256(repr(self.offset).encode()).hexdigest()[:6]
+            parts.append(f"error={scoring.error:g} offset {start}")
         dtype = next(self.network.model.parameters()).dtype
         return ", ".join(parts if dtype == torch.float32 else [*parts, str(dtype)])
 
@@ -172,6 +177,8 @@ class BayesLoRAClassifier:
             check_golden(classifier, loaded.manifest, exact=dtype in (None, torch.float32))
             if loaded.manifest.calibration is not None:  # golden predictions come from before it
                 classifier.temperature = loaded.manifest.calibration.temperature
+                if not (placement or scope or dropout):  # the noise it was measured with
+                    classifier.offset = loaded.manifest.calibration.offset
         return classifier
 
     def predict(
@@ -249,6 +256,30 @@ class BayesLoRAClassifier:
         order = torch.tensor(rows).argsort()
         return Pass(*(torch.cat(part)[order] for part in zip(*parts, strict=True)))
 
+    def measure_offset(self, texts: Sequence[str], *, n_draws: int = 64) -> Offset:
+        """Measure, and use from here on, how far draws lie off the linearization.
+
+        The ``adaptive`` estimator starts from it. It holds for this temperature only, and setting
+        another forgets it.
+
+        Args:
+            texts: About a hundred, like those to come.
+            n_draws: Draws of each, >= 3.
+        """
+        seen, draws = [], range(n_draws)
+        for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS):
+            linear = self.network.linearize(batch, keep=True)
+            seen.append((
+                linear.passed.probabilities,
+                linear.variance,
+                self.network.draw(batch, 0, draws),
+                self.posterior.project(linear.gradients, 0, draws),
+            ))  # fmt: skip
+        plain, known, drawn, change = zip(*seen, strict=True)
+        found = regress(torch.cat(drawn, dim=1), torch.cat(change, dim=1), torch.cat(known))
+        self.offset = sequential.measured_offset(torch.cat(plain), found)
+        return self.offset
+
     def _how(
         self,
         n_draws: int | None,
@@ -281,7 +312,7 @@ class BayesLoRAClassifier:
     def _score(
         self, batch: list[Encoded], scoring: Scoring, policy: Policy | None
     ) -> list[Prediction]:
-        scored = score(self.network, self.novelty, batch, scoring, policy)
+        scored = score(self.network, self.novelty, batch, scoring, policy, self.offset)
         moments = scored.moments
         best = moments.mean.argmax(dim=1).tolist()
         scored_by = self.scored_by(scoring)

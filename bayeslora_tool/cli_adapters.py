@@ -24,6 +24,9 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="Hub name or folder.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Adapter whose weights to start from, bundled or a folder.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
     ] = False,
@@ -63,7 +66,7 @@ def train(
         except ImportError as error:
             raise ValueError(f'{error}; pip install "bayeslora-tool[train]"') from None
 
-        classifier = train_adapter(checked, data, output, resume=resume)
+        classifier = train_adapter(checked, data, output, start=start, resume=resume)
     assert classifier.manifest is not None
     metrics = classifier.manifest.metrics
     out.print(

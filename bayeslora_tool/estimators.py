@@ -156,17 +156,6 @@ def regress(probabilities: Tensor, change: Tensor, known: Tensor) -> Regression:
     )
 
 
-def fitted(probabilities: Tensor, found: Regression) -> Moments:
-    """Moments of a logistic-normal distribution fitted to T draws; noisier tails cost it less.
-
-    Args:
-        probabilities: (T, B, C), each row a distribution; T >= 3.
-        found: Of the same draws.
-    """
-    mean = probabilities.mean(dim=0)
-    return logistic_normal(mean, found.label, found.location, found.variance)
-
-
 def logistic_normal(
     probabilities: Tensor, label: Tensor, location: Tensor, variance: Tensor
 ) -> Moments:

@@ -53,15 +53,33 @@ class Golden(_Part):
     variance: float
 
 
+class Offset(_Part):
+    """How far the log-odds of infinitely many draws lie off the linearized ones.
+
+    For a text whose linearized log-odds have the deviation s, their location lies off by
+    ``s (a + b s)``, give or take ``s * location_sd``, with ``location = (a, b)``; the logarithm of
+    their variance by ``c + d s``, give or take ``log_variance_sd``, with ``log_variance = (c, d)``.
+    Of that variance the linearization leaves the share ``unexplained``.
+    """
+
+    location: tuple[float, float]
+    location_sd: Annotated[float, Field(gt=0)]
+    log_variance: tuple[float, float]
+    log_variance_sd: Annotated[float, Field(gt=0)]
+    unexplained: Annotated[float, Field(gt=0, lt=1)]
+
+
 class CalibrationRecord(_Part):
     """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration.py``.
 
-    ``temperature`` divides the logits of every later prediction; ``scored_by`` names the scoring
+    ``temperature`` divides the logits of every later prediction; ``offset`` is measured at it, for
+    the ``adaptive`` estimator; ``scored_by`` names the scoring
     that the thresholds hold for, ``data_sha256`` the file of labelled texts. ``coverage``,
     ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
     """
 
     temperature: Annotated[float, Field(gt=0)]
+    offset: Offset
     scored_by: str
     tau_conf: float
     tau_var: float

@@ -66,13 +66,13 @@ class Scoring:
 
     Attributes:
         estimator: ``linearized`` takes about two passes and has no sampling noise; ``monte_carlo``
-            draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws only for
-            texts near a threshold; ``deterministic`` makes one pass without noise, has no
-            variance, and therefore never proceeds.
+            draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws for texts
+            whose route draws may still change; ``deterministic`` makes one pass without noise, has
+            no variance, and therefore never proceeds.
         n_draws: Draws T, >= 2; of ``adaptive`` the most, >= 3; unused by the other two.
         seed: Of the draws, in [0, 2**63).
-        error: Of ``adaptive``: probability, in (0, 1), that a text stops being drawn on the wrong
-            side of a threshold.
+        error: Of ``adaptive``: a text is drawn until its route is another than that of infinitely
+            many draws with this probability at most, in (0, 1).
     """
 
     estimator: Estimator = "linearized"

@@ -38,6 +38,8 @@ class Recipe:
             stays random.
         weight_decay: Of AdamW.
         label_smoothing: Share of each target spread evenly over all labels.
+        group_by_length: Batches of texts alike in length: two or three times as fast where lengths
+            differ, but cost 150 classes half a point of accuracy.
         epochs: At most; training stops after ``patience`` epochs without better accuracy on the
             held-out texts, and the best epoch is kept.
         batch_size: Texts a step (and device).
@@ -62,6 +64,7 @@ class Recipe:
     head_learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    group_by_length: bool = False
     epochs: Count = 5
     patience: Count = 2
     batch_size: Count = 32

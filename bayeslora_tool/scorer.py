@@ -9,9 +9,11 @@ from torch import Tensor
 from bayeslora_tool import estimators, sequential
 from bayeslora_tool.encoding import Encoded
 from bayeslora_tool.estimators import Moments
+from bayeslora_tool.manifest import Offset
 from bayeslora_tool.network import Linearized, Network, Pass
 from bayeslora_tool.novelty import Novelty
 from bayeslora_tool.policy import Policy, Scoring
+from bayeslora_tool.sequential import Belief
 
 
 class Scored(NamedTuple):
@@ -28,8 +30,9 @@ def score(
     batch: list[Encoded],
     scoring: Scoring,
     policy: Policy | None,
+    offset: Offset,
 ) -> Scored:
-    """Score one batch; ``policy`` is what ``adaptive`` draws for."""
+    """Score one batch; ``adaptive`` draws for the ``policy``, and starts from the ``offset``."""
     taken = [0] * len(batch)
     passed: Pass | None
     if scoring.estimator == "deterministic":
@@ -41,14 +44,16 @@ def score(
         moments = estimators.monte_carlo(draws)
         taken = [scoring.n_draws] * len(batch)
     else:
-        linear = network.linearize(batch)
+        linear = network.linearize(batch, keep=scoring.estimator == "adaptive")
         passed = linear.passed
         moments = estimators.linearized(passed.probabilities, linear.variance)
     far = _percentiles(novelty, passed, len(batch))
     if scoring.estimator == "adaptive":
         assert policy is not None
-        rows = _undecided(batch, linear, far, policy)
-        drawn = _draw(network, [batch[i] for i in rows], scoring, policy)
+        before = sequential.linearized_belief(linear.passed.probabilities, linear.variance, offset)
+        moments = before.moments(linear.passed.probabilities)
+        rows = _undecided(batch, before, far, scoring.error, policy)
+        drawn = _draw(network, batch, rows, linear, before, offset, scoring, policy)
         for row, (one, n) in zip(rows, drawn, strict=True):
             moments.put(row, one)
             taken[row] = n
@@ -63,39 +68,43 @@ def _percentiles(novelty: Novelty | None, passed: Pass | None, n_texts: int) -> 
 
 
 def _undecided(
-    batch: list[Encoded], linear: Linearized, novelty: list[float | None], policy: Policy
+    batch: list[Encoded], before: Belief, novelty: list[float | None], error: float, policy: Policy
 ) -> list[int]:
-    """Texts whose route may differ from that of their linearized moments."""
-    bounds = sequential.linearized_bounds(linear.passed.probabilities, linear.variance)
-    undecided = bounds.undecided(policy.tau_conf, policy.tau_var).tolist()
+    """Texts whose route may be another after draws."""
+    decided = (before.doubt(policy.tau_conf, policy.tau_var) <= error).tolist()
     # Too long or too novel is a settled route, whatever the draws would say.
     return [
         i
         for i, (text, far) in enumerate(zip(batch, novelty, strict=True))
-        if undecided[i]
+        if not decided[i]
         and not text.truncated
         and (far is None or policy.tau_novelty is None or far <= policy.tau_novelty)
     ]
 
 
 def _draw(
-    network: Network, batch: list[Encoded], scoring: Scoring, policy: Policy
+    network: Network,
+    batch: list[Encoded],
+    undecided: list[int],
+    linear: Linearized,
+    before: Belief,
+    offset: Offset,
+    scoring: Scoring,
+    policy: Policy,
 ) -> list[tuple[Moments, int]]:
-    if not batch:
-        return []
-    # Once more, for few texts: keeping the gradients of all would cost memory.
-    linear = network.linearize(batch, keep=True)
-
     def draw(rows: list[int], draws: range) -> tuple[Tensor, Tensor]:
-        gradients = {name: gradient[rows] for name, gradient in linear.gradients.items()}
+        of_batch = [undecided[i] for i in rows]
+        gradients = {name: gradient[of_batch] for name, gradient in linear.gradients.items()}
         return (
-            network.draw([batch[i] for i in rows], scoring.seed, draws),
+            network.draw([batch[i] for i in of_batch], scoring.seed, draws),
             network.posterior.project(gradients, scoring.seed, draws),
         )
 
     return sequential.draw_until_settled(
         draw,
-        linear.variance,
+        linear.variance[undecided],
+        before.take(undecided),
+        unexplained=offset.unexplained,
         tau_conf=policy.tau_conf,
         tau_var=policy.tau_var,
         most=scoring.n_draws,

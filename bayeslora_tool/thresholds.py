@@ -102,22 +102,41 @@ def best_path(tuning: Scores, growth: float, goal: Goal, gates: Sequence[str]) -
     best: tuple[float, list[Thresholds], Thresholds] | None = None
     for stopped in _NOVELTY_GATES if use_novelty else (0.0,):
         novelty = Thresholds(0.0, tau_novelty=1 - stopped if stopped else None)
-        options = [novelty]
+        options = [path_of(tuning, novelty)]
         if "variance" in gates:
-            # Well over the variance of all tuning texts which would proceed anyway: it costs
-            # nothing, and parts what is unsteady from what is merely unsure.
-            loosest = _promise(tuning, novelty, growth, goal)[2]
-            free = 2 * float(tuning.variance[loosest.passed(tuning)].max(initial=0.0))
-            shares = [float(np.quantile(tuning.variance, 1 - share)) for share in _VAR_GATES]
-            options = [novelty._replace(tau_var=min(tau_var, 0.25)) for tau_var in (free, *shares)]
-        for gate in options:
-            coverage, path, end = _promise(tuning, gate, growth, goal)
+            expected = _promise(tuning, options[0], growth, goal)[2]
+            taus = [float(np.quantile(tuning.variance, 1 - share)) for share in _VAR_GATES]
+            options = [
+                _with_free_gate(tuning, options[0], expected),
+                *(path_of(tuning, novelty._replace(tau_var=min(tau, 0.25))) for tau in taus),
+            ]
+        for option in options:
+            coverage, path, end = _promise(tuning, option, growth, goal)
             if best is None or (
                 coverage > best[0] and (best[0] <= 0 or _earns(tuning, end, best[2]))
             ):
                 best = coverage, path, end
     assert best is not None
     return best[1]
+
+
+def _with_free_gate(
+    tuning: Scores, path: Sequence[Thresholds], expected: Thresholds
+) -> list[Thresholds]:
+    """Tau_var well over the variance of tuning texts that proceed there, or where it should end.
+
+    It stops next to nothing that proceeds, and parts what is unsteady from what is merely unsure.
+    """
+    order = np.argsort(-tuning.confidence, kind="stable")
+    gated = path[-1]._replace(tau_conf=-np.inf).passed(tuning)
+    highest = np.maximum.accumulate(np.where(gated, tuning.variance, 0.0)[order])
+    least = float(tuning.variance[expected.passed(tuning)].max(initial=0.0))
+    levels = np.array([thresholds.tau_conf for thresholds in path])
+    n_sure = np.searchsorted(-tuning.confidence[order], -levels, side="right")
+    return [
+        step._replace(tau_var=min(2 * max(float(highest[n - 1]), least), 0.25))
+        for step, n in zip(path, n_sure, strict=True)
+    ]
 
 
 def _earns(tuning: Scores, gate: Thresholds, before: Thresholds) -> bool:
@@ -135,13 +154,12 @@ def _earns(tuning: Scores, gate: Thresholds, before: Thresholds) -> bool:
 
 
 def _promise(
-    tuning: Scores, gate: Thresholds, growth: float, goal: Goal
+    tuning: Scores, path: list[Thresholds], growth: float, goal: Goal
 ) -> tuple[float, list[Thresholds], Thresholds]:
     """Coverage that the testing texts should show, the path to walk, and where it should end.
 
     The coverage is negative, and the greater the nearer, where nothing promises to pass.
     """
-    path = path_of(tuning, gate)
     p = p_values(tuning, path, goal, growth=growth)
     # Where a test has the most power; one more error guards against a lucky few.
     start = int(p_values(tuning, path, goal, growth=growth, more_wrong=1).argmin())
@@ -175,7 +193,7 @@ def p_values(
 
     Args:
         scores: Of the texts that testify.
-        path: Thresholds that differ in ``tau_conf`` only.
+        path: Thresholds with one ``tau_novelty``, ``tau_conf`` falling and ``tau_var`` not.
         goal: Its parts must all be kept, so the greatest of their p-values counts.
         growth: Pretend that there were so many times more texts with the same shares.
         more_wrong: Pretend that so many more of what proceeds were wrong.
@@ -197,15 +215,16 @@ class _Tally(NamedTuple):
 
 
 def _tally(scores: Scores, path: Sequence[Thresholds]) -> _Tally:
-    gated = path[0]._replace(tau_conf=-np.inf).passed(scores)
-    order = np.argsort(-scores.confidence[gated], kind="stable")
-    confidence = scores.confidence[gated][order]
-    levels = np.array([thresholds.tau_conf for thresholds in path])
-    passed = np.searchsorted(-confidence, -levels, side="right")
-    counts = (
-        np.r_[0, np.cumsum(flags[gated][order])] for flags in (~scores.correct, ~scores.in_scope)
-    )
-    return _Tally(passed, *(count[passed] for count in counts))
+    # Later steps are looser, so a text that passes one passes all after it.
+    sure = np.searchsorted([-step.tau_conf for step in path], -scores.confidence)
+    steady = np.searchsorted([step.tau_var for step in path], scores.variance)
+    first = np.maximum(sure, steady)
+    ever = path[-1].passed(scores)
+
+    def count(which: Bools) -> NDArray[np.intp]:
+        return np.bincount(first[ever & which], minlength=len(path)).cumsum()
+
+    return _Tally(count(np.ones_like(ever)), count(~scores.correct), count(~scores.in_scope))
 
 
 def _binomial_cdf(k: NDArray[Any], n: NDArray[Any], p: float) -> Floats:

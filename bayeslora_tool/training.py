@@ -15,6 +15,8 @@ from peft import (
     PeftModel,
     TaskType,
     get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
 )
 from torch import nn
 from transformers import (
@@ -29,8 +31,8 @@ from bayeslora_tool.backbone import find_backbone
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText
 from bayeslora_tool.describe import describe_adapter
-from bayeslora_tool.loading import load_backbone, load_tokenizer, quiet
-from bayeslora_tool.manifest import FILE_NAME
+from bayeslora_tool.loading import load_adapter, load_backbone, load_tokenizer, quiet
+from bayeslora_tool.manifest import FILE_NAME, find_adapter_folder, read_manifest
 from bayeslora_tool.posterior import AdapterPosterior
 from bayeslora_tool.recipe import Recipe, TrainingData
 
@@ -38,7 +40,12 @@ logger = logging.getLogger(__name__)
 
 
 def train_adapter(
-    recipe: Recipe, data: TrainingData, output: str | Path, *, resume: bool = False
+    recipe: Recipe,
+    data: TrainingData,
+    output: str | Path,
+    *,
+    start: str | Path | None = None,
+    resume: bool = False,
 ) -> BayesLoRAClassifier:
     """Train, save and verify an adapter.
 
@@ -46,6 +53,8 @@ def train_adapter(
         recipe: Hyperparameters and noise.
         data: From :func:`read_training_data`.
         output: Folder for the adapter; checkpoints lie below it until training has finished.
+        start: Adapter whose weights to start from: a bundled name, folder, or hub id, with the
+            labels of ``data`` and the recipe's rank, alpha and target modules.
         resume: Go on from the last checkpoint in ``output``.
 
     Returns:
@@ -54,7 +63,8 @@ def train_adapter(
     Raises:
         FileExistsError: ``output`` holds an adapter already.
         FileNotFoundError: No backbone; or ``resume`` and no checkpoint.
-        ValueError: Several GPUs in one process (start with ``accelerate launch`` instead).
+        ValueError: Several GPUs in one process (start with ``accelerate launch`` instead); or
+            ``start`` does not fit recipe and data, or fails its checks.
     """
     output = Path(output)
     checkpoints = output / "checkpoints"
@@ -68,6 +78,8 @@ def train_adapter(
     tokenizer = load_tokenizer(folder)
     with quiet():
         model = get_peft_model(load_backbone(folder, data.labels), _lora_config(recipe))
+    if start is not None:
+        _copy_weights(start, model, folder, data.labels)
     posterior = AdapterPosterior(
         model, placement=recipe.placement, scope=recipe.scope, dropout=recipe.dropout
     )
@@ -94,6 +106,7 @@ def train_adapter(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
+        train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
         greater_is_better=True,
@@ -174,6 +187,28 @@ def _lora_config(recipe: Recipe) -> LoraConfig:
         # For whoever loads the adapter without this package: PEFT's dropout is input dropout.
         lora_dropout=recipe.dropout if recipe.placement == "input" else 0.0,
     )
+
+
+def _copy_weights(
+    start: str | Path, model: PeftModel, backbone: Path, labels: Sequence[str]
+) -> None:
+    # A plain PEFT adapter knows no labels: it takes those of the data.
+    named = read_manifest(find_adapter_folder(start)) is not None
+    loaded = load_adapter(start, base=backbone, labels=None if named else labels, device="cpu")
+    assert isinstance(loaded.model, PeftModel)
+    if loaded.labels != tuple(labels):
+        raise ValueError(
+            f"`start` (={str(start)!r}) knows the labels {loaded.labels[:5]}..., the data "
+            f"{tuple(labels)[:5]}...: it can go on with its own labels only, in its own order"
+        )
+    old, new = (m.peft_config["default"] for m in (loaded.model, model))
+    for key in ("r", "lora_alpha", "target_modules"):
+        if getattr(old, key) != getattr(new, key):
+            raise ValueError(
+                f"`start` (={str(start)!r}) has {key} = {getattr(old, key)}, the recipe "
+                f"{getattr(new, key)}; set the recipe's to the same"
+            )
+    set_peft_model_state_dict(model, get_peft_model_state_dict(loaded.model))
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:

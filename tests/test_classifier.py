@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -216,9 +217,27 @@ class TestAdaptive:
         near = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=Policy(middle, 0.25))
         far = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=Policy(0.0, 0.25))
         assert [p.n_draws for p in far] == [0] * len(TEXTS)
-        assert [p.variance for p in far] == [p.variance for p in linear]
+        np.testing.assert_allclose([p.variance for p in far], [p.variance for p in linear])
         assert 0 < max(p.n_draws for p in near) <= 64
         assert {p.estimator for p in near} == {"adaptive"}
+
+    def test_a_measured_offset_moves_what_is_not_drawn_towards_draws(self, tiny: Any) -> None:
+        policy = Policy(0.0, 0.25)
+
+        def off_the_draws() -> float:
+            found = tiny.predict(TEXTS, estimator="adaptive", policy=policy)
+            return sum(abs(p.variance - q.variance) for p, q in zip(found, drawn, strict=True))
+
+        drawn = tiny.predict(TEXTS, estimator="monte_carlo", n_draws=2000)
+        before = off_the_draws()
+        scored_by = tiny.scored_by(Scoring("adaptive"))
+        try:
+            tiny.measure_offset(TEXTS * 6)
+            assert off_the_draws() < before
+            assert tiny.scored_by(Scoring("adaptive")) != scored_by
+        finally:
+            tiny.temperature = tiny.temperature  # forgets it
+        assert tiny.scored_by(Scoring("adaptive")) == scored_by
 
     def test_adaptive_does_not_draw_for_what_the_novelty_gate_stops(self, tiny: Any) -> None:
         middle = sorted(p.confidence for p in tiny.predict(TEXTS))[len(TEXTS) // 2]

@@ -90,34 +90,65 @@ class TestLogisticNormal:
         p = expit(1.5 + 0.8 * rng.standard_normal(50_000))
         draws = torch.from_numpy(np.stack([p, 1 - p], axis=1))[:, None]
         nothing = torch.zeros(len(draws), 1).double(), torch.zeros(1).double()
-        fit = estimators.fitted(draws, estimators.regress(draws, *nothing))
+        found = estimators.regress(draws, *nothing)
+        fit = estimators.logistic_normal(
+            draws.mean(dim=0), found.label, found.location, found.variance
+        )
         plain = estimators.monte_carlo(draws)
         torch.testing.assert_close(fit.mean, plain.mean, atol=2e-3, rtol=0)
         torch.testing.assert_close(fit.variance, plain.variance, atol=0, rtol=0.02)
 
 
-N_TEXTS, MOST, ERROR = 2000, 128, 0.005
+N_TEXTS, MOST, ERROR = 1000, 64, 0.005
 
 
 def settle(
-    p: np.ndarray, tau_conf: float, tau_var: float, change: np.ndarray | None = None
+    p: np.ndarray,
+    tau_conf: float,
+    tau_var: float,
+    *,
+    before: sequential.Belief | None = None,
+    change: np.ndarray | None = None,
+    unexplained: float = 0.2,
 ) -> list[tuple[estimators.Moments, int]]:
-    """Run the sequential test on synthetic draws p (T, N) of one label's probability.
+    """Run the sequential test on synthetic draws p (T, N) of the first label's probability.
 
-    ``change`` (T, N) has variance 1 over all masks; by default it says nothing about p.
+    ``change`` (T, N) has variance 1 over all masks; by default it says nothing about p. Without
+    ``before``, nothing is believed before the draws.
     """
     drawn = torch.from_numpy(np.stack([p, 1 - p], axis=-1))
     if change is None:
-        change = np.random.default_rng(1).standard_normal(p.shape)
+        change, unexplained = np.random.default_rng(1).standard_normal(p.shape), 1.0
     q = torch.from_numpy(change)
+    if before is None:
+        before = belief(np.zeros(p.shape[1]), 1e3, np.zeros(p.shape[1]), 1e3)
 
     def draw(rows: list[int], draws: range) -> tuple[torch.Tensor, torch.Tensor]:
         some = slice(draws.start, draws.stop)
         return drawn[some, rows], q[some, rows]
 
-    known = torch.ones(p.shape[1]).double()
     return sequential.draw_until_settled(
-        draw, known, tau_conf=tau_conf, tau_var=tau_var, most=MOST, error=ERROR
+        draw,
+        torch.ones(p.shape[1]).double(),
+        before,
+        unexplained=unexplained,
+        tau_conf=tau_conf,
+        tau_var=tau_var,
+        most=MOST,
+        error=ERROR,
+    )
+
+
+def belief(
+    location: np.ndarray, location_sd: float, log_variance: np.ndarray, log_variance_sd: float
+) -> sequential.Belief:
+    location, log_variance = torch.from_numpy(location), torch.from_numpy(log_variance)
+    return sequential.Belief(
+        torch.zeros(len(location), dtype=torch.int64),
+        location,
+        torch.full_like(location, location_sd),
+        log_variance,
+        torch.full_like(log_variance, log_variance_sd),
     )
 
 
@@ -125,46 +156,116 @@ def route(mean: float, variance: float, tau_conf: float, tau_var: float) -> str:
     return "unsteady" if variance > tau_var else "sure" if mean >= tau_conf else "unsure"
 
 
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(100)
+WEIGHTS /= WEIGHTS.sum()
+
+
+def exact_moments(location: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values = expit(location[..., None] + np.sqrt(variance)[..., None] * NODES)
+    mean = values @ WEIGHTS
+    return mean, (values - mean[..., None]) ** 2 @ WEIGHTS
+
+
 class TestAdaptive:
-    @pytest.mark.parametrize("deviation", [0.3, 1.0, 1.5])
-    @pytest.mark.parametrize("conf_at", [-0.03, 0.0, 0.03])
-    @pytest.mark.parametrize("var_at", [0.5, 0.9, 1.0, 1.1, 2.0])
-    @pytest.mark.parametrize("explained", [0.0, 0.9])
+    @pytest.mark.parametrize("deviation", [0.3, 1.5])
+    @pytest.mark.parametrize("conf_at", [-2.0, 0.0, 1.0])
+    @pytest.mark.parametrize("var_at", [0.5, 1.0, 2.0])
+    @pytest.mark.parametrize("explained", [0.5, 0.9])
     def test_error_probability_at_and_near_the_thresholds(
         self, deviation: float, conf_at: float, var_at: float, explained: float
     ) -> None:
-        """Texts that stop early stop on the wrong side with the stated probability at most."""
-        rng = np.random.default_rng([int(100 * x) for x in (deviation, 1 + conf_at, var_at)])
+        """Routes settled before the last draw are another than the true one as rarely as stated.
+
+        ``conf_at`` says how many deviations of the belief its centre lies over tau_conf.
+        """
+        rng = np.random.default_rng([int(100 * x) for x in (deviation, 3 + conf_at, var_at)])
+        sd, log_sd = 0.3 * deviation, 0.2
+        off, log_off = rng.standard_normal((2, N_TEXTS))
+        location, variance = 2.0 + sd * off, np.exp(2 * np.log(deviation) + log_sd * log_off)
         noise, rest = rng.standard_normal((2, MOST, N_TEXTS))
-        change = math.sqrt(explained) * noise + math.sqrt(1 - explained) * rest
-        p = expit(2.0 + deviation * noise)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-        values, weights = expit(2.0 + deviation * nodes), weights / weights.sum()
-        mean = float(weights @ values)
-        variance = float(weights @ (values - mean) ** 2)
-        tau_conf, tau_var = mean + conf_at, variance * var_at * (1 + 1e-9)
-        truth = route(mean, variance, tau_conf, tau_var)
-        wrong = 0
-        for m, n in settle(p, tau_conf, tau_var, change):
-            if n < MOST:
-                got = route(float(m.mean.max()), float(m.variance[0, 0]), tau_conf, tau_var)
-                wrong += got != truth
+        p = expit(
+            location
+            + np.sqrt(variance) * (math.sqrt(explained) * noise + math.sqrt(1 - explained) * rest)
+        )
+        at, spread = np.array(2.0 - conf_at * sd), np.array(deviation**2)
+        tau_conf = float(exact_moments(at, spread)[0])
+        tau_var = float(exact_moments(np.array(2.0), spread)[1] * var_at)
+        got = settle(
+            p,
+            tau_conf,
+            tau_var,
+            before=belief(np.full(N_TEXTS, 2.0), sd, np.full(N_TEXTS, np.log(spread)), log_sd),
+            change=noise,
+            unexplained=1 - explained,
+        )
+        wrong = sum(
+            route(float(m.mean[0, 0]), float(m.variance[0, 0]), tau_conf, tau_var)
+            != route(mean, var, tau_conf, tau_var)
+            for (m, n), mean, var in zip(got, *exact_moments(location, variance), strict=True)
+            if n < MOST
+        )
         assert wrong / N_TEXTS <= ERROR + 3 * math.sqrt(ERROR / N_TEXTS)
+
+    @pytest.mark.parametrize("tau_conf", [0.85, 0.9])
+    @pytest.mark.parametrize("tau_var", [0.004, 0.02])
+    def test_doubt_is_the_share_of_other_routes(self, tau_conf: float, tau_var: float) -> None:
+        """Against sampling from the belief."""
+        got = belief(np.array([2.1]), 0.2, np.array([-1.2]), 0.3).doubt(tau_conf, tau_var)
+        rng = np.random.default_rng(0)
+        means, variances = exact_moments(
+            rng.normal(2.1, 0.2, 20_000), np.exp(rng.normal(-1.2, 0.3, 20_000))
+        )
+        routes = [route(*x, tau_conf, tau_var) for x in zip(means, variances, strict=True)]
+        assert math.isclose(
+            float(got), 1 - max(map(routes.count, set(routes))) / len(routes), abs_tol=0.02
+        )
 
     def test_clear_texts_stop_at_the_first_look_and_close_ones_go_on(self) -> None:
         rng = np.random.default_rng(0)
         noise = rng.standard_normal((MOST, 3))
         p = expit(np.array([6.0, 2.2, 0.0]) + np.array([0.1, 0.3, 2.0]) * noise)
         clear, close, unsteady = settle(p, 0.9, 0.01)
-        assert (clear[1], close[1], unsteady[1]) == (16, MOST, 16)
+        assert (clear[1], close[1], unsteady[1]) == (8, MOST, 8)
 
     def test_draws_that_the_linearization_explains_settle_sooner(self) -> None:
         rng = np.random.default_rng(0)
         noise = rng.standard_normal((MOST, 200))
         change = 0.95 * noise + math.sqrt(1 - 0.95**2) * rng.standard_normal(noise.shape)
         p = expit(2.2 + 0.5 * noise)
-        spent = [sum(n for _, n in settle(p, 0.87, 0.01, q)) for q in (change, None)]
+        spent = [sum(n for _, n in settle(p, 0.87, 0.01, change=q)) for q in (change, None)]
         assert spent[0] < spent[1] / 2
+
+    def test_draws_of_another_label_leave_nothing_of_the_belief(self) -> None:
+        rng = np.random.default_rng(0)
+        p = expit(-3.0 + 0.1 * rng.standard_normal((MOST, 1)))
+        [(moments, _)] = settle(p, 0.9, 0.01, before=belief(np.array([3.0]), 0.1, np.zeros(1), 0.1))
+        assert float(moments.mean[0, 1]) > 0.94
+
+    def test_a_measured_offset_is_the_one_that_the_draws_have(self) -> None:
+        rng = np.random.default_rng(0)
+        n_texts, n_draws = 3000, 64
+        deviation = rng.uniform(0.2, 1.0, n_texts)
+        plain = torch.from_numpy(rng.uniform(1.0, 4.0, n_texts))
+        location = plain.numpy() + deviation * (
+            -0.5 + 0.8 * deviation + 0.2 * rng.standard_normal(n_texts)
+        )
+        variance = deviation**2 * np.exp(
+            0.3 - 0.4 * deviation + 0.15 * rng.standard_normal(n_texts)
+        )
+        q, rest = rng.standard_normal((2, n_draws, n_texts))
+        p = expit(location + np.sqrt(variance) * (math.sqrt(0.9) * q + math.sqrt(0.1) * rest))
+        found = estimators.regress(
+            torch.from_numpy(np.stack([p, 1 - p], axis=-1)),
+            torch.from_numpy(deviation * q),
+            torch.from_numpy(deviation**2),
+        )
+        p0 = torch.sigmoid(plain)
+        offset = sequential.measured_offset(torch.stack([p0, 1 - p0], dim=1), found)
+        np.testing.assert_allclose(offset.location, (-0.5, 0.8), atol=0.05)
+        np.testing.assert_allclose(offset.log_variance, (0.3, -0.4), atol=0.05)
+        assert math.isclose(offset.location_sd, 0.2, abs_tol=0.02)
+        assert math.isclose(offset.log_variance_sd, 0.15, abs_tol=0.02)
+        assert math.isclose(offset.unexplained, 0.1, abs_tol=0.01)
 
     def test_the_regression_is_least_squares_and_knows_the_variance(self) -> None:
         rng = np.random.default_rng(0)

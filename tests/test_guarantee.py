@@ -10,7 +10,16 @@ from scipy import stats
 
 from bayeslora_tool.calibration import fit_temperature
 from bayeslora_tool.guarantee import calibrate, calibrate_load, risk_bound
-from bayeslora_tool.thresholds import Goal, Scores, Thresholds, _binomial_cdf, p_values
+from bayeslora_tool.thresholds import (
+    Goal,
+    Scores,
+    Thresholds,
+    _binomial_cdf,
+    _tally,
+    _with_free_gate,
+    p_values,
+    path_of,
+)
 
 
 def population(n: int, seed: int, *, outside: float = 0.0, unsteady: float = 1.0) -> Scores:
@@ -85,6 +94,39 @@ def test_gates_that_stop_nothing_cost_nothing() -> None:
         )
         lost.append(alone.coverage - both.coverage)
     assert np.mean(lost) < 0.002
+
+
+def test_a_variance_that_tells_no_more_than_confidence_costs_nothing() -> None:
+    """Over redraws, against the confidence alone under the same promise."""
+    cost = []
+    for seed in range(40):
+        scores = population(1500, seed, unsteady=0.0)
+        p = scores.confidence
+        jitter = np.random.default_rng(seed).lognormal(0, 0.3, len(p))
+        scores = replace(scores, variance=0.1 * p * (1 - p) * jitter, novelty=None)
+        got, alone = (
+            calibrate(scores, Goal(0.05, 0.1), seed=seed, gates=gates).coverage
+            for gates in (("variance",), ())
+        )
+        cost.append(alone - got)
+    assert np.mean(cost) < 5e-4
+    assert max(cost) < 0.01
+
+
+def test_counts_along_a_path_are_those_of_its_thresholds() -> None:
+    scores = population(1000, 3, outside=0.1)
+    plain = path_of(scores, Thresholds(0.0, tau_novelty=0.95))
+    free = _with_free_gate(scores, plain, plain[0])
+    fixed = path_of(scores, Thresholds(0.0, 0.02))
+    assert len({step.tau_var for step in free}) > 3
+    for path in (plain, free, fixed):
+        tally, other = _tally(scores, path), population(1000, 4)
+        assert [*tally.passed] == [step.passed(scores).sum() for step in path]
+        assert [*tally.wrong] == [(step.passed(scores) & ~scores.correct).sum() for step in path]
+        assert [*tally.slipped] == [(step.passed(scores) & ~scores.in_scope).sum() for step in path]
+        assert [*_tally(other, path).passed] == [step.passed(other).sum() for step in path]
+    # Where a step is to be tested, its gate has stopped none of the tuning texts that it is from.
+    assert [*_tally(scores, free).passed] == [*_tally(scores, plain).passed]
 
 
 def test_p_value_is_the_exact_binomial_test() -> None:

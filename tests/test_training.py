@@ -143,7 +143,9 @@ class TestTraining:
         good, bad = tiny.predict(texts, estimator="deterministic")
         assert (good.label, bad.label) == ("good", "bad")
 
-    def test_backbone_dropout_is_off_and_adapter_noise_on(self, tiny_backbone: Path) -> None:
+    def test_backbone_dropout_is_off_and_adapter_noise_on(
+        self, tiny_backbone: Path, tmp_path: Path
+    ) -> None:
         """Two training losses under the same masks are equal; under fresh masks they differ."""
         from peft import get_peft_model
         from transformers import TrainingArguments
@@ -161,7 +163,7 @@ class TestTraining:
             posterior=AdapterPosterior(model, dropout=0.5),
             head_learning_rate=1.0,
             model=model,
-            args=TrainingArguments(report_to="none", output_dir="unused", use_cpu=True),
+            args=TrainingArguments(report_to="none", output_dir=str(tmp_path), use_cpu=True),
         )
         inputs = {
             "input_ids": torch.tensor([[101, 2204, 102]] * 4),
@@ -194,6 +196,27 @@ class TestTraining:
         )
         assert sure > 0.7
         assert abs(less_sure - 0.55) < 0.05
+
+    def test_starts_from_an_adapter_that_fits(
+        self, tiny_adapter: Path, tiny: Any, tiny_files: Any, tmp_path: Path
+    ) -> None:
+        from bayeslora_tool.training import train_adapter
+
+        trained = json.loads((tiny_adapter / "bayeslora.json").read_text())["recipe"]
+        still = {"epochs": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9}
+        recipe = Recipe(**trained | still)
+        data = read_training_data(recipe, *tiny_files)
+        again = train_adapter(recipe, data, tmp_path / "out", start=tiny_adapter)
+        texts = [e.text for e in data.train]
+        for p, q in zip(tiny.predict(texts), again.predict(texts), strict=True):
+            assert abs(p.confidence - q.confidence) < 1e-5
+            assert abs(p.variance - q.variance) < 1e-5
+
+        with pytest.raises(ValueError, match="has r = 4, the recipe 8; set the recipe's"):
+            train_adapter(replace(recipe, rank=8), data, tmp_path / "b", start=tiny_adapter)
+        swapped = replace(data, labels=data.labels[::-1])
+        with pytest.raises(ValueError, match="can go on with its own labels only"):
+            train_adapter(recipe, swapped, tmp_path / "c", start=tiny_adapter)
 
     def test_resumes_from_a_checkpoint(
         self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
