@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import interpolate
 
 from bayeslora_tool.estimators import (
     NODE_WEIGHTS,
@@ -44,9 +44,10 @@ UNMEASURED = Offset(
 PRIOR_DRAWS = 8
 LEAST_SD = 0.05  # of a measured offset: a hundred texts cannot show less
 
-_AT = torch.linspace(-4, 4, 49, dtype=torch.float64)  # deviations of a belief
-_DENSITY = (-_AT.square() / 2).exp() / (-_AT.square() / 2).exp().sum()
-_COARSE, _COARSE_DENSITY = _AT[::6], _DENSITY[::6] / _DENSITY[::6].sum()
+# Moments are computed at so many deviations of a belief, and interpolated in between.
+_AT = torch.linspace(-4, 4, 17, dtype=torch.float64)
+_FINE = torch.linspace(-4, 4, 129, dtype=torch.float64)
+_DENSITY = (-_FINE.square() / 2).softmax(dim=0)
 
 
 @dataclass(frozen=True)
@@ -81,28 +82,37 @@ class Belief:
     def doubt(self, tau_conf: float, tau_var: float) -> Tensor:
         """(B,) probability that the route is another than the likeliest one."""
         far = torch.tensor([-4.0, 0.0, 4.0], dtype=torch.float64)
-        corners = self._routes(far, far, tau_conf, tau_var).flatten(1)
+        corners = _routes(*self._moments_at(far), tau_conf, tau_var).flatten(1)
         close = (corners != corners[:, :1]).any(dim=1)
         doubt = torch.zeros_like(self.location)
         # Not a number is close to nothing, and in doubt.
         doubt[~self.location.isfinite() | ~self.log_variance.isfinite()] = 1.0
-        routes = self.take(close)._routes(_AT, _COARSE, tau_conf, tau_var)
-        shares = torch.einsum(
-            "blvr,l,v->br", one_hot(routes, 3).double(), _DENSITY, _COARSE_DENSITY
-        )
-        doubt[close] = 1 - shares.max(dim=1).values
+        if close.any():
+            p, variance = self.take(close)._moments_at(_AT)
+            # On these scales both are nearly straight from one point to the next.
+            tiny = torch.finfo(p.dtype).tiny
+            scaled = torch.stack([torch.logit(p, eps=1e-15), variance.clamp(min=tiny).log()], dim=1)
+            fine = interpolate(
+                scaled, (len(_FINE), len(_FINE)), mode="bilinear", align_corners=True
+            )
+            routes = _routes(fine[:, 0].sigmoid(), fine[:, 1].exp(), tau_conf, tau_var)
+            shares = [torch.einsum("blv,l,v->b", (routes == k).double(), _DENSITY, _DENSITY)
+                      for k in range(3)]  # fmt: skip
+            doubt[close] = 1 - torch.stack(shares).amax(dim=0)
         return doubt
 
-    def _routes(
-        self, location_at: Tensor, log_variance_at: Tensor, tau_conf: float, tau_var: float
-    ) -> Tensor:
-        """(B, L, V) routes so many deviations off the centre: 0 proceed, 1 unsure, 2 unsteady."""
-        location = self.location[:, None] + self.location_sd[:, None] * location_at
-        log_variance = self.log_variance[:, None] + self.log_variance_sd[:, None] * log_variance_at
+    def _moments_at(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of p_y, (B, L, V) each, so many deviations off the centre."""
+        location = self.location[:, None] + self.location_sd[:, None] * at
+        log_variance = self.log_variance[:, None] + self.log_variance_sd[:, None] * at
         nodes = sigmoid_nodes(location[:, :, None], log_variance.exp()[:, None, :])
         p = nodes @ NODE_WEIGHTS
-        unsteady = (nodes - p[..., None]).square() @ NODE_WEIGHTS > tau_var
-        return torch.where(unsteady, 2, (p < tau_conf).long())
+        return p, (nodes - p[..., None]).square() @ NODE_WEIGHTS
+
+
+def _routes(p: Tensor, variance: Tensor, tau_conf: float, tau_var: float) -> Tensor:
+    """0 proceed, 1 unsure, 2 unsteady."""
+    return torch.where(variance > tau_var, 2, (p < tau_conf).long())
 
 
 def linearized_belief(probabilities: Tensor, log_odds_variance: Tensor, offset: Offset) -> Belief:

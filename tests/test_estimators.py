@@ -207,18 +207,32 @@ class TestAdaptive:
         assert wrong / N_TEXTS <= ERROR + 3 * math.sqrt(ERROR / N_TEXTS)
 
     @pytest.mark.parametrize("tau_conf", [0.85, 0.9])
-    @pytest.mark.parametrize("tau_var", [0.004, 0.02])
+    @pytest.mark.parametrize("tau_var", [0.004, 0.01, 0.02])
     def test_doubt_is_the_share_of_other_routes(self, tau_conf: float, tau_var: float) -> None:
         """Against sampling from the belief."""
         got = belief(np.array([2.1]), 0.2, np.array([-1.2]), 0.3).doubt(tau_conf, tau_var)
         rng = np.random.default_rng(0)
         means, variances = exact_moments(
-            rng.normal(2.1, 0.2, 20_000), np.exp(rng.normal(-1.2, 0.3, 20_000))
+            rng.normal(2.1, 0.2, 100_000), np.exp(rng.normal(-1.2, 0.3, 100_000))
         )
-        routes = [route(*x, tau_conf, tau_var) for x in zip(means, variances, strict=True)]
-        assert math.isclose(
-            float(got), 1 - max(map(routes.count, set(routes))) / len(routes), abs_tol=0.02
-        )
+        routes = np.where(variances > tau_var, 2, means < tau_conf)
+        assert math.isclose(float(got), 1 - np.bincount(routes).max() / len(routes), abs_tol=0.004)
+
+    @pytest.mark.parametrize("z", [0.3, 1.5, 2.1, 2.58, 3.3])
+    @pytest.mark.parametrize("side", [-1, 1])
+    def test_doubt_about_one_threshold_is_a_tail_of_the_belief(self, z: float, side: int) -> None:
+        tail = float(stats.norm.sf(z))
+        centre, spread = np.array(2.0), np.array(0.5)
+        at = float(exact_moments(centre + side * z * 0.2, spread)[0])
+        sure = belief(np.array([2.0]), 0.2, np.log([0.5]), 1e-6)
+        assert math.isclose(float(sure.doubt(at, 0.25)), tail, rel_tol=0.15, abs_tol=1e-3)
+        at = float(exact_moments(centre, spread * np.exp(side * z * 0.3))[1])
+        steady = belief(np.array([2.0]), 1e-6, np.log([0.5]), 0.3)
+        assert math.isclose(float(steady.doubt(0.5, at)), tail, rel_tol=0.15, abs_tol=1e-3)
+
+    def test_what_is_no_number_is_in_doubt(self) -> None:
+        odd = belief(np.array([math.nan, 9.0, 9.0]), 0.1, np.array([0.0, math.nan, 0.0]), 0.1)
+        assert odd.doubt(0.9, 0.1).tolist()[:2] == [1, 1]
 
     def test_clear_texts_stop_at_the_first_look_and_close_ones_go_on(self) -> None:
         rng = np.random.default_rng(0)
