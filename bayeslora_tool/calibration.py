@@ -13,22 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 from scipy import optimize, special
 
 from bayeslora_tool.backbone import sha256
-from bayeslora_tool.classifier import BayesLoRAClassifier
+from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText, normal_text
+from bayeslora_tool.encoding import batches
+from bayeslora_tool.estimators import regress
 from bayeslora_tool.guarantee import FEWEST, Result, calibrate, calibrate_load, split
-from bayeslora_tool.manifest import CalibrationRecord, find_adapter_folder, read_manifest
+from bayeslora_tool.manifest import CalibrationRecord, Offset, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.sequential import measured_offset
 from bayeslora_tool.thresholds import Floats, Goal, Scores
 
 Progress = Callable[[int], None]
 
-OFFSET_TEXTS = 100  # each takes 64 draws
+OFFSET_TEXTS = 100
+OFFSET_DRAWS = 64  # of each
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def calibrate_adapter(
     seed: int = 0,
     progress: Progress = lambda n: None,
 ) -> Calibrated:
-    """Fit the temperature and choose thresholds; leaves the classifier at that temperature.
+    """Fit temperature and offset, and choose thresholds; leaves the classifier at the first two.
 
     The temperature is fitted on the tuning texts alone: the testing ones, which the guarantee rests
     on, have no part in it.
@@ -107,7 +112,7 @@ def calibrate_adapter(
     progress(len(tuning) - len(known))
     gold = np.array([labels[example.label] for example in known])
     classifier.temperature = fit_temperature(logits, gold)
-    offset = classifier.measure_offset([example.text for example in known[:OFFSET_TEXTS]])
+    offset = measure_offset(classifier, [example.text for example in known[:OFFSET_TEXTS]])
     texts = [example.text for example in examples]
     scores = to_scores(
         predict_all(classifier, [*texts, *out_of_scope], scoring, progress),
@@ -228,6 +233,32 @@ def _logits(classifier: BayesLoRAClassifier, texts: Sequence[str], progress: Pro
         parts.append(classifier.passes(some).logits.numpy())
         progress(len(some))
     return np.concatenate(parts)
+
+
+def measure_offset(classifier: BayesLoRAClassifier, texts: Sequence[str]) -> Offset:
+    """How far draws lie off the linearization; the classifier uses it from here on.
+
+    The ``adaptive`` estimator starts from it. It holds for this temperature only, and setting
+    another forgets it.
+
+    Args:
+        classifier: To measure.
+        texts: About a hundred, like those to come; each takes 64 draws.
+    """
+    network, draws = classifier.network, range(OFFSET_DRAWS)
+    seen = []
+    for batch in batches(network.encoder.encode(texts), TOKENS_PER_PASS):
+        linear = network.linearize(batch, keep=True)
+        seen.append((
+            linear.passed.probabilities,
+            linear.variance,
+            network.draw(batch, 0, draws),
+            network.posterior.project(linear.gradients, 0, draws),
+        ))  # fmt: skip
+    plain, known, drawn, change = zip(*seen, strict=True)
+    found = regress(torch.cat(drawn, dim=1), torch.cat(change, dim=1), torch.cat(known))
+    classifier.offset = measured_offset(torch.cat(plain), found)
+    return classifier.offset
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:

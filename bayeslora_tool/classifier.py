@@ -18,10 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from bayeslora_tool import sequential
 from bayeslora_tool.batching import MicroBatcher
 from bayeslora_tool.encoding import Encoded, Encoder, batches, check_texts
-from bayeslora_tool.estimators import regress
 from bayeslora_tool.golden import check_golden
 from bayeslora_tool.loading import load_adapter
-from bayeslora_tool.manifest import FILE_NAME, Manifest, Offset
+from bayeslora_tool.manifest import FILE_NAME, Manifest
 from bayeslora_tool.network import Network, Pass
 from bayeslora_tool.novelty import Novelty
 from bayeslora_tool.policy import Estimator, Policy, Scoring
@@ -73,7 +72,7 @@ class BayesLoRAClassifier:
         self.policy = policy
         self.manifest = manifest
         self.novelty = novelty
-        self.offset = sequential.UNMEASURED
+        self.offset = sequential.UNMEASURED  # what `adaptive` starts from, see calibration.py
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
@@ -255,30 +254,6 @@ class BayesLoRAClassifier:
             parts.append(self.network.deterministic(batch))
         order = torch.tensor(rows).argsort()
         return Pass(*(torch.cat(part)[order] for part in zip(*parts, strict=True)))
-
-    def measure_offset(self, texts: Sequence[str], *, n_draws: int = 64) -> Offset:
-        """Measure, and use from here on, how far draws lie off the linearization.
-
-        The ``adaptive`` estimator starts from it. It holds for this temperature only, and setting
-        another forgets it.
-
-        Args:
-            texts: About a hundred, like those to come.
-            n_draws: Draws of each, >= 3.
-        """
-        seen, draws = [], range(n_draws)
-        for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS):
-            linear = self.network.linearize(batch, keep=True)
-            seen.append((
-                linear.passed.probabilities,
-                linear.variance,
-                self.network.draw(batch, 0, draws),
-                self.posterior.project(linear.gradients, 0, draws),
-            ))  # fmt: skip
-        plain, known, drawn, change = zip(*seen, strict=True)
-        found = regress(torch.cat(drawn, dim=1), torch.cat(change, dim=1), torch.cat(known))
-        self.offset = sequential.measured_offset(torch.cat(plain), found)
-        return self.offset
 
     def _how(
         self,
