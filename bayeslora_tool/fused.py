@@ -88,7 +88,8 @@ class FusedLoraLinear(nn.Module):
         else:
             y = _repeat(y, shared)
             change = linear(noise.perturb(self.name, x) - x, self.down)
-        return torch.addmm(y.flatten(0, -2), change.flatten(0, -2), self.up.T).view(y.shape)
+        y.flatten(0, -2).addmm_(change.flatten(0, -2), self.up.T)
+        return y
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 _VAR_GATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _NOVELTY_GATES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
 _STEPS = 400
-_CHANCE = 0.03  # that a gate which tells nothing is taken
+_CHANCE = 0.01  # that a gate which tells nothing is taken
 
 
 @dataclass(frozen=True)

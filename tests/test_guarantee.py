@@ -77,12 +77,17 @@ def test_coverage_is_what_so_many_texts_can_show(everyone: Scores) -> None:
 
 
 def test_the_variance_gate_is_used_where_it_pays() -> None:
-    scores = population(12_000, 5, unsteady=6)
-    both, alone = (calibrate(scores, Goal(0.06, 0.05), gates=g) for g in (["variance"], []))
-    assert alone.thresholds.tau_var == 0.25
-    assert both.thresholds.tau_var < 0.25
-    others = population(50_000, 6, unsteady=6)
-    assert both.thresholds.passed(others).mean() > alone.thresholds.passed(others).mean()
+    others = population(50_000, 99, unsteady=6)
+    gained = []
+    for seed in range(6):
+        scores = population(12_000, seed, unsteady=6)
+        both, alone = (
+            calibrate(scores, Goal(0.06), gates=g).thresholds for g in (["variance"], [])
+        )
+        assert alone.tau_var == 0.25
+        gained.append(both.passed(others).mean() - alone.passed(others).mean())
+    assert min(gained) > -0.01
+    assert np.mean(gained) > 0.1
 
 
 def test_gates_that_stop_nothing_cost_nothing() -> None:
