@@ -50,7 +50,9 @@ def find_backbone(name: str | Path, revision: str | None = None) -> Path:
 
 def _find_named(name: str, revision: str | None) -> Path:
     try:
-        return _snapshot(name, revision, _BACKBONE_FILES, local=True)
+        cached = _snapshot(name, revision, _BACKBONE_FILES, local=True)
+        if _is_whole(cached):
+            return cached
     except (LocalEntryNotFoundError, HFValidationError):
         pass
     if name in _PACKAGED:
@@ -69,6 +71,13 @@ def _find_named(name: str, revision: str | None) -> Path:
         f"backbone {name!r} is neither a folder, nor in the hub cache, nor packaged, and "
         f"{problem}. Remedy: {hint}, or pass base= with a folder that holds the model"
     )
+
+
+def _is_whole(folder: Path) -> bool:
+    # Whoever loaded only the tokenizer or the configuration has left a part in the cache.
+    tokenizer = {*folder.glob("tokenizer.json"), *folder.glob("vocab.*")}
+    weights = {*folder.glob("*.safetensors")}
+    return bool(tokenizer and weights) and (folder / "config.json").is_file()
 
 
 def find_adapter(name: str) -> Path:

@@ -193,13 +193,15 @@ class BayesLoRAClassifier:
 
         Args:
             texts: A list of non-empty strings. One longer than the model reads is scored on its
-                beginning and marked ``truncated``, which no policy lets proceed.
+                beginning and marked ``truncated``, which no policy lets proceed; so is one with
+                a word that the tokenizer skips for its length.
             n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
                 ``self.scoring``'s, as do the next two.
             seed: Of the draws, >= 0.
             estimator: ``"linearized"`` (about two passes, no sampling noise), ``"monte_carlo"``
                 (T passes), ``"adaptive"`` (linearized, then draws for texts near a threshold), or
-                ``"deterministic"`` (one pass, no variance).
+                ``"deterministic"`` (one pass, no variance). None takes ``"monte_carlo"`` where
+                ``n_draws`` is given and ``self.scoring``'s draws nothing.
             policy: Whose thresholds ``adaptive`` draws for; None takes ``self.policy``.
 
         Returns:
@@ -265,6 +267,8 @@ class BayesLoRAClassifier:
         given = {"n_draws": n_draws, "seed": seed, "estimator": estimator}
         given = {name: value for name, value in given.items() if value is not None}
         scoring = self.scoring
+        if n_draws is not None and scoring.estimator in ("linearized", "deterministic"):
+            given.setdefault("estimator", "monte_carlo")  # the other two draw nothing
         if given:
             scoring = parse(Scoring, asdict(scoring) | given, source="arguments of predict")
         policy = policy or self.policy

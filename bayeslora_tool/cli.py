@@ -80,7 +80,9 @@ def predict(
     preset: PresetOption = None,
     adapter: AdapterOption = None,
     base: BaseOption = None,
-    draws: Annotated[int | None, typer.Option(help="Draws T, instead of the preset's.")] = None,
+    draws: Annotated[
+        int | None, typer.Option(help="Draws T of adaptive, or else of monte_carlo.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
     estimator: Annotated[
         str | None, typer.Option(help="linearized, adaptive, monte_carlo or deterministic.")
@@ -109,10 +111,11 @@ def predict(
         elif not texts:
             if sys.stdin.isatty():
                 raise ValueError("no texts: give some as arguments, by --file, or on stdin")
-            texts = sys.stdin.read().splitlines()
+            texts = [line.rstrip("\n") for line in sys.stdin]
             if not texts:
                 raise ValueError("stdin was empty; expected a text a line")
-        chosen = load_preset(preset or (adapter if adapter in bundled() else "default"))
+        name = adapter or "sentiment"
+        chosen = load_preset(preset or (name if name in bundled() else "default"))
         if adapter not in (None, chosen.adapter):
             err.print(
                 f"[yellow]note:[/] these thresholds were chosen for adapter {chosen.adapter!r}; "

@@ -69,10 +69,12 @@ def train(
         classifier = train_adapter(checked, data, output, start=start, resume=resume)
     assert classifier.manifest is not None
     metrics = classifier.manifest.metrics
+    # A bare name might be that of a bundled adapter.
+    folder = output if len(output.parts) > 1 else f"./{output}"
     out.print(
         f"[green]saved[/] {output}: held-out accuracy {metrics['accuracy_deterministic']:.4f} in "
         f"one pass, {metrics['accuracy_monte_carlo']:.4f} by the mean of {metrics['n_draws']} "
-        f'draws. Next: bayeslora predict -a {output} "some text"'
+        f'draws. Next: bayeslora predict -a {folder} "some text"'
     )
 
 

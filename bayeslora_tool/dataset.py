@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +72,22 @@ def read_labelled(
 
     Raises:
         FileNotFoundError: No such file.
-        TypeError: A JSONL text that is not a string.
+        TypeError: A JSONL text that is not a string, or a label that is neither that nor a number.
         ValueError: Unknown file type, a missing column, an unreadable text, a label outside
-            ``labels``, a broken line, or no examples at all; names file and line.
+            ``labels``, a broken line, not UTF-8, or no examples at all; names file and line.
     """
     path = _existing(path)
     rows = _rows(path, (text_column, label_column))
     examples = []
     for line, row in rows:
         text = check_text(row[text_column], f"{path.name}, line {line}: `{text_column}`")
-        raw = str(row[label_column])
+        written = row[label_column]
+        if not isinstance(written, str | int) or isinstance(written, bool):
+            raise TypeError(
+                f"{path.name}, line {line}: `{label_column}` must be a string or a whole number, "
+                f"got {json.dumps(written):.60}"
+            )
+        raw = str(written)
         if not raw.strip():
             raise ValueError(f"{path.name}, line {line}: `{label_column}` is empty")
         if labels is not None and raw not in labels:
@@ -106,8 +112,7 @@ def read_texts(path: str | Path, *, text_column: str = "text") -> list[str]:
     if path.suffix in (*_DELIMITERS, ".jsonl"):
         rows = ((line, row[text_column]) for line, row in _rows(path, (text_column,)))
     else:
-        content = path.read_text(encoding="utf-8").splitlines()
-        rows = iter(enumerate(content, start=1))
+        rows = _lines(path)
     texts = [check_text(text, f"{path.name}, line {line}") for line, text in rows]
     if not texts:
         raise ValueError(f"{path.name} holds no texts")
@@ -129,30 +134,43 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     raise ValueError(f"{path.name}: unknown file type {path.suffix!r}; use .tsv, .csv or .jsonl")
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for line, content in enumerate(_decoded(file, path), start=1):
+            yield line, content.rstrip("\n")
+
+
+def _decoded(file: Iterable[str], path: Path) -> Iterator[str]:
+    """The lines of a file, split at line feeds only."""
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 ({error}); save it as UTF-8") from None
+
+
 def _jsonl_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
-    with path.open(encoding="utf-8") as file:
-        for line, content in enumerate(file, start=1):
-            if not content.strip():
-                continue
-            try:
-                row = json.loads(content)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path.name}, line {line}: not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path.name}, line {line}: expected an object, got {row!r:.60}")
-            for column in columns:
-                if column not in row:
-                    raise ValueError(
-                        f"{path.name}, line {line}: no key {column!r}; keys: {', '.join(row)}"
-                    )
-            yield line, row
+    for line, content in _lines(path):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}, line {line}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path.name}, line {line}: expected an object, got {row!r:.60}")
+        for column in columns:
+            if column not in row:
+                raise ValueError(
+                    f"{path.name}, line {line}: no key {column!r}; keys: {', '.join(row)}"
+                )
+        yield line, row
 
 
 def _table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
     delimiter = _DELIMITERS[path.suffix]
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(
-            file,
+            _decoded(file, path),
             delimiter=delimiter,
             quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
             strict=True,

@@ -19,6 +19,7 @@ from bayeslora_tool.manifest import (
     Manifest,
     PosteriorRecord,
     adapter_fingerprint,
+    labels_fingerprint,
 )
 from bayeslora_tool.network import Pass
 from bayeslora_tool.novelty import Novelty, fit_novelty
@@ -49,6 +50,7 @@ def describe_adapter(
     novelty.save(output)
     manifest = Manifest(
         labels=data.labels,
+        labels_sha256=labels_fingerprint(data.labels),
         backbone=BackboneRecord(
             name=recipe.backbone, revision=recipe.revision, files=backbone_fingerprint(backbone)
         ),

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from bayeslora_tool.dataset import check_text
 
 MAX_TEXTS = 128  # of a batch: bounds T x B x C, however short the texts are
+LONGEST_WORD = 100  # characters; WordPiece reads a longer one as one unknown token
 
 
 class Encoded(NamedTuple):
@@ -22,11 +23,7 @@ class Encoded(NamedTuple):
     position: int  # in the caller's list
     ids: list[int]
     n_tokens: int  # of the whole text
-
-    @property
-    def truncated(self) -> bool:
-        """Whether ``ids`` are only the text's beginning."""
-        return len(self.ids) < self.n_tokens
+    truncated: bool  # whether the model reads less than the whole text
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -84,7 +81,10 @@ class Encoder:
                 if len(full) > self.max_tokens:
                     cut = self.tokenizer(text, truncation=True, max_length=self.max_tokens)
                     kept = cut["input_ids"]
-                encoded.append(Encoded(i, kept, len(full)))
+                unread = self.tokenizer.unk_token_id in full and any(
+                    len(word) > LONGEST_WORD for word in text.split()
+                )
+                encoded.append(Encoded(i, kept, len(full), unread or len(kept) < len(full)))
         return encoded
 
     def tensors(self, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:

@@ -75,9 +75,10 @@ def load_adapter(
     folder = find_adapter_folder(name_or_path)
     manifest = read_manifest(folder)
     if manifest is not None:
-        check_files(
-            manifest.adapter_files, adapter_fingerprint(folder), folder=folder, what="adapter"
-        )
+        files = adapter_fingerprint(folder)
+        check_files(manifest.adapter_files, files, folder=folder, what="adapter")
+        if unknown := sorted(files.keys() - manifest.adapter_files.keys()):
+            raise ValueError(f"{folder / FILE_NAME} records no fingerprint of {', '.join(unknown)}")
     weights = _read_weights(folder)
     n_labels = _head_size(weights, folder)
     names = _check_labels(manifest, labels, n_labels, folder)
@@ -86,11 +87,21 @@ def load_adapter(
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
     model: nn.Module = load_backbone(base_folder, names, dtype=dtype)
-    with quiet():
-        model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    try:
+        with quiet():
+            model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except RuntimeError as error:  # of torch, where shapes differ
+        raise ValueError(
+            f"adapter {folder} does not fit backbone {base_folder}; pass base= with the one it was "
+            f"trained on ({' '.join(str(error).split()):.200})"
+        ) from None
     _check_keys(model, weights, folder)
     model.eval()
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch has both for a missing device
+        raise ValueError(f"`device` (={str(device)!r}) is of no use here: {error}") from None
     novelty = Novelty.load(folder) if (folder / NOVELTY_FILE).is_file() else None
     return LoadedAdapter(model, load_tokenizer(base_folder), names, manifest, novelty, folder)
 
@@ -159,7 +170,7 @@ def _head_size(weights: dict[str, Tensor], folder: Path) -> int:
     heads = [
         tensor.shape[0]
         for key, tensor in weights.items()
-        if "lora_" not in key and tensor.dim() == 2 and key.split(".")[2] in ("classifier", "score")
+        if "lora_" not in key and tensor.dim() == 2 and {"classifier", "score"} & {*key.split(".")}
     ]
     if not heads:
         raise ValueError(
@@ -174,6 +185,11 @@ def _check_labels(
 ) -> tuple[str, ...]:
     if manifest is not None and labels is not None and tuple(labels) != manifest.labels:
         raise ValueError(f"`labels` differ from those of {folder / FILE_NAME}; leave labels= out")
+    if n_labels < 2:
+        raise ValueError(
+            f"the head of {folder} has one output: a regression, which has no label to doubt; "
+            f"an adapter with at least two classes is needed"
+        )
     names = manifest.labels if manifest else labels or [f"LABEL_{i}" for i in range(n_labels)]
     if len(names) != n_labels or len(set(names)) != n_labels:
         raise ValueError(
@@ -188,10 +204,14 @@ def _find_base(folder: Path, base: str | Path | None, manifest: Manifest | None)
         return find_backbone(base)
     if manifest is not None:
         return find_backbone(manifest.backbone.name, manifest.backbone.revision)
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    path = folder / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it from its source") from None
     name = config.get("base_model_name_or_path")
     if not name:
-        raise ValueError(f"{folder / 'adapter_config.json'} names no base model; pass base=")
+        raise ValueError(f"{path} names no base model; pass base=")
     return find_backbone(name, config.get("revision"))
 
 

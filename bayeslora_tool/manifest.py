@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +30,7 @@ class BackboneRecord(_Part):
 
     name: str
     revision: str | None
-    files: dict[str, Sha256]
+    files: Annotated[dict[str, Sha256], Field(min_length=1)]
 
 
 class PosteriorRecord(_Part):
@@ -102,6 +104,7 @@ class Manifest(_Part):
 
     schema_version: Literal[1] = 1
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels_sha256: Sha256  # see labels_fingerprint
     backbone: BackboneRecord
     adapter_files: dict[str, Sha256]
     posterior: PosteriorRecord
@@ -153,7 +156,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Read and check ``bayeslora.json``; None when the folder has none.
 
     Raises:
-        ValueError: Not JSON, an unknown or missing key, a repeated label.
+        ValueError: Not JSON, an unknown or missing key, labels repeated or altered.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -165,7 +168,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     manifest = parse(Manifest, content, source=str(path))
     if len(set(manifest.labels)) != len(manifest.labels):
         raise ValueError(f"{path}: `labels` repeats a name: {manifest.labels}")
+    if labels_fingerprint(manifest.labels) != manifest.labels_sha256:
+        raise ValueError(
+            f"{path}: `labels` are not those of training, or in another order (their SHA-256 is "
+            f"not `labels_sha256`); restore the file from its source, or train again"
+        )
     return manifest
+
+
+def labels_fingerprint(labels: Sequence[str]) -> str:
+    """SHA-256 of the names of the classes, in their order."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()
 
 
 def adapter_fingerprint(folder: Path) -> dict[str, str]:

@@ -130,8 +130,8 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     if prediction.truncated:
         return Decision(
             "escalate",
-            f"The text has {prediction.n_tokens} tokens, more than the model reads, so its end was "
-            f"not seen. A person must read it all.",
+            f"The model did not read all of the text's {prediction.n_tokens} tokens: it is too "
+            f"long, or has an overlong word. A person must read it.",
         )
     if policy.calibrated_for not in (None, prediction.scored_by):
         return Decision(

@@ -27,7 +27,8 @@ class Prediction:
         estimator: How the moments were computed.
         seed: Seed of the draws; the same seed and text give the same answer again.
         n_tokens: Length of the whole text in tokens, special tokens included.
-        truncated: True when the model saw only the beginning of the text.
+        truncated: True when the model did not read the whole text: it is too long, or has an
+            overlong word.
         novelty: Share of ordinary texts that lie nearer to the training set, in [0, 1]; None for
             an adapter that does not know. It sees what the variance cannot, see ``novelty.py``.
         scored_by: Adapter, noise, temperature and estimator in one line. Thresholds calibrated

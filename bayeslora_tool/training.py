@@ -61,7 +61,7 @@ def train_adapter(
         The classifier, loaded back from ``output``.
 
     Raises:
-        FileExistsError: ``output`` holds an adapter already.
+        FileExistsError: ``output`` holds an adapter, or anything else that is not to be resumed.
         FileNotFoundError: No backbone; or ``resume`` and no checkpoint.
         ValueError: Several GPUs in one process (start with ``accelerate launch`` instead); or
             ``start`` does not fit recipe and data, or fails its checks.
@@ -72,6 +72,13 @@ def train_adapter(
         raise FileExistsError(f"{output} holds an adapter already; choose another folder")
     if resume and not list(checkpoints.glob("checkpoint-*")):
         raise FileNotFoundError(f"no checkpoint below {checkpoints} to resume from")
+    # `checkpoints` is there, but empty, where another process of the same run was faster.
+    found = [p for p in output.glob("*") if p != checkpoints or any(p.iterdir())]
+    if found and not resume:
+        raise FileExistsError(
+            f"{output} is not empty ({found[0].name}), and nothing there is to be overwritten; "
+            f"choose another folder, or go on with what was begun there (--resume)"
+        )
 
     set_seed(recipe.seed)
     folder = find_backbone(recipe.backbone, recipe.revision)

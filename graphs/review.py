@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
+from bayeslora_tool.dataset import check_text
 from bayeslora_tool.prediction import Prediction
 
 REVIEW_ACTION = "act_on_label"
@@ -151,14 +152,14 @@ def read_clarification(answer: object, request: Mapping[str, Any]) -> str:
     """The user's words, from a plain string or from a ``respond`` decision in any shape.
 
     Raises:
-        ValueError: No words in it.
+        ValueError: No words in it, or some that no classifier can read.
     """
     if not isinstance(answer, str):
         decision, _ = _decision(answer, request)
         answer = decision.get("message")
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError('answer with a non-empty text, or {"type": "respond", "message": "..."}')
-    return answer.strip()
+    return check_text(answer, "your answer").strip()
 
 
 def _decision(answer: object, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], DecisionType]:

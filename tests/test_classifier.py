@@ -162,6 +162,14 @@ class TestLongText:
         assert p.truncated
         assert p.n_tokens == 200_002
 
+    @pytest.mark.parametrize("unread", ["A" * 1_000_000, "terribleawful" * 40, "ด" * 140])
+    def test_a_word_that_the_tokenizer_skips_is_marked(self, tiny: Any, unread: str) -> None:
+        whole, cut = tiny.predict(["the film is great", f"the film is great {unread}"])
+        assert (whole.truncated, cut.truncated) == (False, True)
+
+    def test_signs_without_a_token_are_not(self, tiny: Any) -> None:
+        assert not tiny.predict(["a good film 😀"])[0].truncated
+
 
 class TestBadInput:
     @pytest.mark.parametrize(

@@ -33,11 +33,11 @@ class TestPredict:
 
     def test_jsonl_from_stdin(self, run: Any) -> None:
         result = run(
-            "predict", "--jsonl", "--estimator", "monte_carlo", "--draws", "5", "--seed", "3",
-            input="great\nawful\n",
+            "predict", "--jsonl", "--draws", "5", "--seed", "3", input="great\u2028fun\nawful\n"
         )  # fmt: skip
-        rows = [json.loads(line) for line in result.stdout.splitlines()]
-        assert [row["text"] for row in rows] == ["great", "awful"]
+        rows = [json.loads(line) for line in result.stdout.split("\n") if line]
+        assert [row["text"] for row in rows] == ["great\u2028fun", "awful"]
+        assert {row["estimator"] for row in rows} == {"monte_carlo"}
         assert [row["label"] for row in rows] == ["positive", "negative"]
         assert all(row["n_draws"] == 5 and row["seed"] == 3 and row["reason"] for row in rows)
 

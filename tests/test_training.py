@@ -60,14 +60,23 @@ class TestFiles:
             ("a.jsonl", '{"text": "x"}\n', r"line 1: no key 'label'; keys: text"),
             ("a.jsonl", '{"text": "a\\u0000b", "label": "1"}\n', r"line 1: `text` holds a NUL"),
             ("a.jsonl", '{"text": "\\ud83d", "label": "1"}\n', r"line 1: `text` holds a lone surr"),
+            ("a.jsonl", '{"text": "x", "label": null}\n', r"line 1: `label` must be .* got null"),
+            ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: `label` must be .* got true"),
+            ("a.jsonl", '{"text": "x", "label": ["1"]}\n', r"line 1: `label` must be .* got \["),
             ("a.xlsx", "x", r"unknown file type '\.xlsx'; use \.tsv, \.csv or \.jsonl"),
         ],
     )
     def test_bad_ones_name_the_line(
         self, tmp_path: Path, name: str, content: str, message: str
     ) -> None:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             read_labelled(write(tmp_path, name, content), labels={"0": "no", "1": "yes"})
+
+    @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl"])
+    def test_another_encoding_names_the_file(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes("text\tlabel\ncafé\t1\n".encode("latin-1"))
+        with pytest.raises(ValueError, match=rf"{name} is not UTF-8 .*save it as UTF-8"):
+            read_labelled(tmp_path / name)
 
     def test_text_that_is_no_string(self, tmp_path: Path) -> None:
         file = write(tmp_path, "a.jsonl", '{"text": 3, "label": "1"}\n')
@@ -234,11 +243,22 @@ class TestTraining:
             with pytest.raises(KeyboardInterrupt):
                 training.train_adapter(replace(recipe, epochs=2), data, output)
         assert list(output.glob("checkpoints/checkpoint-*"))
+        with pytest.raises(FileExistsError, match=r"is not empty \(checkpoints\).*--resume"):
+            training.train_adapter(recipe, data, output)
 
         clf = training.train_adapter(recipe, data, output, resume=True)
         assert clf.predict(["a good film"])[0].variance > 0
         with pytest.raises(FileExistsError, match="holds an adapter already"):
             training.train_adapter(recipe, data, output)
+
+    def test_touches_nothing_that_lies_there(self, tiny_files: Any, tmp_path: Path) -> None:
+        from bayeslora_tool.training import train_adapter
+
+        (tmp_path / "README.md").write_text("mine")
+        with pytest.raises(FileExistsError, match=r"is not empty \(README\.md\)"):
+            train_adapter(Recipe(), read_training_data(Recipe(), *tiny_files), tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
+        assert (tmp_path / "README.md").read_text() == "mine"
 
     @pytest.mark.parametrize("noise", ["input token", "rank token"])
     def test_other_noise_trains_and_loads_back(
