@@ -5,6 +5,7 @@ Scores the texts and keeps the books; what is promised rests on ``guarantee.py``
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,10 +31,12 @@ from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.sequential import measured_offset
 from bayeslora_tool.thresholds import Floats, Goal, Scores
 
+logger = logging.getLogger(__name__)
 Progress = Callable[[int], None]
 
 OFFSET_TEXTS = 100
 OFFSET_DRAWS = 64  # of each
+_WIDEST = 3.0  # logarithm of a temperature
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,18 @@ def calibrate_adapter(
             "train it with `bayeslora train`"
         )
     scoring = scoring or classifier.scoring
+    if scoring.estimator in ("adaptive", "deterministic"):
+        why = {
+            "adaptive": "draws for thresholds that are to be found here first",
+            "deterministic": "has no variance, so no policy lets it proceed",
+        }[scoring.estimator]
+        raise ValueError(
+            f"estimator {scoring.estimator!r} {why}; calibrate with linearized or monte_carlo"
+        )
+    if max_escalation is not None and goal.max_out_of_scope is not None:
+        raise ValueError(
+            "`max_escalation` caps what is stopped, `max_out_of_scope` what is not; give one"
+        )
     labels = {label: i for i, label in enumerate(classifier.labels)}
     for example in examples:
         if example.label not in labels:
@@ -153,7 +168,7 @@ def calibrate_adapter(
 
 
 def write_calibration(calibrated: Calibrated, folder: Path, preset: Path) -> None:
-    """Write the record into the adapter's ``bayeslora.json``, and the preset as YAML.
+    """Write the preset as YAML, and the record into the adapter's ``bayeslora.json``.
 
     Raises:
         ValueError: The goal was not reached: there is nothing to rely on.
@@ -162,8 +177,9 @@ def write_calibration(calibrated: Calibrated, folder: Path, preset: Path) -> Non
         raise ValueError("the goal was not reached, so no thresholds were written")
     manifest = read_manifest(find_adapter_folder(folder))
     assert manifest is not None
-    manifest.model_copy(update={"calibration": calibrated.record}).write(folder)
+    # First what may fail, for a record without its preset would make the one before escalate all.
     preset.write_text(preset_yaml(calibrated), encoding="utf-8")
+    manifest.model_copy(update={"calibration": calibrated.record}).write(folder)
 
 
 def preset_yaml(calibrated: Calibrated) -> str:
@@ -269,6 +285,9 @@ def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
     Args:
         logits: (n, C), of the pass without noise.
         labels: (n,), indices of the right classes.
+
+    Returns:
+        The temperature; 1 with a warning where the texts have no least likelihood within e^-3..e^3.
     """
     rows = np.arange(len(labels))
 
@@ -276,5 +295,12 @@ def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
         scaled = logits / math.exp(log_t)
         return float((special.logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
 
-    found = optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    found = optimize.minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
+    if abs(found.x) > 0.98 * _WIDEST:
+        logger.warning(
+            "%d tuning texts say nothing of the temperature (none is wrong, or nearly all are): it "
+            "stays at 1; give more texts",
+            len(labels),
+        )
+        return 1.0
     return math.exp(found.x)

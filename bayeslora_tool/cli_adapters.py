@@ -86,7 +86,9 @@ def calibrate(
     data: Annotated[
         Path, typer.Option("--data", "-d", help="Labelled texts that trained nothing.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The preset to write (.yaml).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", dir_okay=False, help="The preset to write (.yaml).")
+    ],
     target_risk: Annotated[
         float, typer.Option(help="Greatest share of errors among what proceeds.")
     ] = 0.05,
@@ -105,10 +107,10 @@ def calibrate(
     train: Annotated[
         Path | None, typer.Option(help="Training file, to warn of texts that recur there.")
     ] = None,
-    estimator: Annotated[str, typer.Option(help="What the thresholds shall hold for.")] = (
-        "linearized"
-    ),
-    draws: Annotated[int, typer.Option(help="Draws T, for monte_carlo and adaptive.")] = 20,
+    estimator: Annotated[
+        str, typer.Option(help="What the thresholds shall hold for: linearized or monte_carlo.")
+    ] = "linearized",
+    draws: Annotated[int, typer.Option(help="Draws T of monte_carlo.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of draws and of the split.")] = 0,
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -136,6 +138,8 @@ def calibrate(
         from bayeslora_tool.settings import parse
         from bayeslora_tool.thresholds import Goal
 
+        if not output.parent.is_dir():
+            raise FileNotFoundError(f"--output: no folder {output.parent}; make it first")
         goal = Goal(target_risk, delta, max_out_of_scope)
         asked = {"estimator": estimator, "n_draws": draws, "seed": seed}
         scoring = parse(Scoring, asked, source="options of calibrate")
@@ -151,7 +155,11 @@ def calibrate(
         if twice:
             err.print(f"[yellow]warning:[/] {twice} texts repeat another: the promise counts them "
                       f"as independent")  # fmt: skip
-        strangers = [text for file in out_of_scope or [] for text in read_texts(file)]
+        strangers = [
+            text
+            for file in out_of_scope or []
+            for text in read_texts(file, text_column=text_column or "text")
+        ]
         n = len(examples) + len(strangers)
         with progress("scoring", n + round(n * TUNING_SHARE)) as advance:
             found = calibrate_adapter(
@@ -170,6 +178,14 @@ def calibrate(
         promise = (
             f"risk {target_risk:.1%}" if max_escalation is None else f"load {max_escalation:.1%}"
         )
+        if not result.feasible and max_escalation is not None:
+            err.print(
+                f"[bold red]not reached:[/] {promise} at {1 - delta:.0%} confidence: at the "
+                f"loosest thresholds {1 - result.coverage:.1%} of the {result.n_testing} testing "
+                f"texts do not proceed. Raise --max-escalation, or give more texts. Nothing was "
+                f"written."
+            )
+            raise typer.Exit(1)
         if not result.feasible:
             more = (
                 "no number of labels would do: the observed risk is above the target"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,9 @@ from bayeslora_tool.cli import BaseOption, PresetOption, app, err, friendly, out
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Option("--data", "-d", help="Labelled texts that chose nothing.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the report.")
+    ],
     preset: PresetOption = "sentiment",
     outside: Annotated[
         Path | None, typer.Option(help="Texts that belong elsewhere, to be told apart.")
@@ -32,7 +33,9 @@ def evaluate(
     train: Annotated[
         Path | None, typer.Option(help="Training texts, for the last-layer Laplace baseline.")
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals.")] = 300,
+    resamples: Annotated[
+        int, typer.Option(min=20, help="Bootstrap resamples for the intervals.")
+    ] = 300,
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     base: BaseOption = None,
@@ -54,6 +57,8 @@ def evaluate(
         from bayeslora_tool.recipe import read_as_trained
         from bayeslora_tool.report import evaluate_adapter, write_report
 
+        if (ensemble or train) and not baselines:
+            raise ValueError("--ensemble and --train are for --baselines; add it")
         chosen = load_preset(preset or "sentiment")
         with err.status("loading the model"):
             classifier = BayesLoRAClassifier.from_pretrained(
@@ -62,7 +67,7 @@ def evaluate(
         examples = read_as_trained(
             classifier.manifest, data, text_column=text_column, label_column=label_column
         )
-        strangers = read_texts(outside) if outside else []
+        strangers = read_texts(outside, text_column=text_column or "text") if outside else []
         steps = 2 * len(examples) + len(strangers) + resamples
         with progress("scoring and resampling", steps) as advance:
             report = evaluate_adapter(
@@ -89,6 +94,12 @@ def evaluate(
                     progress=stage,
                 )
             report = replace(report, baselines=rows)
+            for name, given, option in (
+                ("ensemble", ensemble, "--ensemble ADAPTER"),
+                ("last-layer Laplace", train, "--train FILE"),
+            ):
+                if not given:
+                    err.print(f"[yellow]note:[/] no row for {name}: it needs {option}")
         write_report(report, output)
     out.print(metrics_table(report.intervals, report.gates))
     out.print(f"written to {output / 'report.html'}")
@@ -98,7 +109,10 @@ def evaluate(
 def bench(
     data: Annotated[Path, typer.Option("--data", "-d", help="Texts: .tsv, .csv, .jsonl, lines.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.png.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", file_okay=False, help="Folder for bench.json and, of curves, a PNG."
+        ),
     ] = None,
     text_column: Annotated[str, typer.Option(help="Column or key with the text.")] = "text",
     preset: PresetOption = "sentiment",
@@ -123,6 +137,7 @@ def bench(
         from bayeslora_tool.dataset import read_texts
         from bayeslora_tool.display import bench_tables
         from bayeslora_tool.policy import load_preset
+        from bayeslora_tool.settings import write_json
 
         if min(texts, rounds, reference_texts, reference_draws - 1) < 1:
             raise ValueError("--texts, --rounds, --reference-texts must be >= 1, draws >= 2")
@@ -142,8 +157,7 @@ def bench(
             out.print(table)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(result, indent=2, ensure_ascii=False)
-            (output / "bench.json").write_text(content + "\n", encoding="utf-8")
+            write_json(output / "bench.json", result)
             if curves:
                 from bayeslora_tool.plots import plot_bench
 

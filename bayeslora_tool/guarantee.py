@@ -97,18 +97,27 @@ def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed:
     walked from the loosest thresholds to the surest, each step a binomial test of
     ``H: P(stops) > max_escalation``.
 
+    Infeasible where even thresholds that everything reaches are not shown to: too few texts, or too
+    many that no threshold lets proceed.
+
     Raises:
         ValueError: A share outside (0, 1), or fewer than 30 texts.
     """
-    goal = Goal(max_escalation, delta)
+    if not 0 < max_escalation < 1:
+        raise ValueError(
+            f"`max_escalation` (={max_escalation!r}) must lie strictly between 0 and 1"
+        )
+    goal = Goal(delta=delta)
     tuning, testing = (scores.take(rows) for rows in split(len(scores), seed))
-    accepted = Thresholds(0.0)
-    for thresholds in reversed(path_of(tuning, Thresholds(0.0))):
+    accepted = None
+    loosest = Thresholds(0.0)
+    for thresholds in (loosest, *reversed(path_of(tuning, loosest))):
         stopped = int((~thresholds.passed(testing)).sum())
         if stats.binom.cdf(stopped, len(testing), max_escalation) > delta:
             break
         accepted = thresholds
-    return _observed(testing, accepted, goal, n_tuning=len(tuning))
+    result = _observed(testing, accepted or loosest, goal, n_tuning=len(tuning))
+    return replace(result, feasible=accepted is not None)
 
 
 def split(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

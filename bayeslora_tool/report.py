@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,15 +9,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from bayeslora_tool import plots
 from bayeslora_tool.calibration import predict_all, to_scores
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText
 from bayeslora_tool.evaluation import Evidence, Interval, evaluate
+from bayeslora_tool.guarantee import FEWEST
 from bayeslora_tool.page import to_html
 from bayeslora_tool.policy import Preset, decide
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.settings import write_json
 from bayeslora_tool.thresholds import Scores, Thresholds
 
 # The five sentences of Table 1 in the BayesLoRA paper (arXiv 2506.22809).
@@ -70,8 +72,20 @@ def evaluate_adapter(
             ``2 * len(examples) + len(outside) + resamples``.
 
     Raises:
-        ValueError: A label the classifier does not know.
+        ValueError: A label the classifier does not know, fewer than 30 texts, or a preset under
+            which nothing proceeds: deterministic, or calibrated for another scoring.
     """
+    if len(examples) < FEWEST:
+        raise ValueError(f"{len(examples)} labelled texts say too little; give {FEWEST} or more")
+    if preset.scoring.estimator == "deterministic":
+        raise ValueError("the preset's estimator is deterministic: it has no variance to evaluate")
+    scored_by = classifier.scored_by(preset.scoring)
+    if preset.policy.calibrated_for not in (None, scored_by):
+        raise ValueError(
+            f"the preset was calibrated for another scoring ({preset.policy.calibrated_for}) than "
+            f"this one ({scored_by}), so all would escalate; calibrate again, or set its "
+            f"calibrated_for to null"
+        )
     labels = {label: i for i, label in enumerate(classifier.labels)}
     for example in examples:
         if example.label not in labels:
@@ -93,11 +107,13 @@ def evaluate_adapter(
     scores = to_scores(
         [*inside, *strangers], [*(e.label for e in examples), *([None] * len(strangers))]
     )
-    features = classifier.passes([*texts, *outside]).tokens.numpy()
+    features = classifier.passes([*texts, *outside]).head.numpy()
+    rank = stats.spearmanr([p.variance for p in inside], evidence.wrong)
     facts = {
         "adapter": preset.adapter,
         "texts": f"{len(texts)} labelled, {len(outside)} {outside_name}",
-        "scored by": classifier.scored_by(scoring),
+        "scored by": scored_by,
+        "variance against error": f"Spearman {rank.statistic:.3f}, p = {rank.pvalue:.1e}",
         "thresholds": _describe(preset),
     }
     routes = _routes(inside, strangers, preset, gold, classifier.labels)
@@ -252,7 +268,8 @@ def _figures(
         f"n = {n} (the paper's Figure 3).",
         "plane": f"Each text by confidence and variance, wrong ones crossed out, with the "
         f"policy's thresholds; n = {n}. Lower right proceeds.",
-        "pca": f"The first two principal components of the texts' features, larger where the "
+        "pca": f"The first two principal components of what the head reads of each text (the "
+        f"pooled [CLS] embedding), larger where the "
         f"variance is greater; n = {n} and {len(strangers)} {outside_name} (the paper's Figure 2).",
     }
     if strangers:
@@ -283,6 +300,5 @@ def write_report(report: Report, folder: Path) -> None:
     content = {
         key: value for key, value in asdict(report).items() if key not in ("figures", "captions")
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "report.json", content)
     (folder / "report.html").write_text(to_html(report), encoding="utf-8")

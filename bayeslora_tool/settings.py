@@ -1,11 +1,15 @@
 """Reads what people write: YAML presets, recipes and mappings become checked, frozen objects.
 
+Writes what their programs read: JSON.
+
 Knows no policy and no model; every error names the source, the key, what came and what was
 expected.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -66,6 +70,20 @@ def bundled(kind: str = "") -> list[str]:
     return sorted(
         f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
     )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data as JSON, with null for what is not a finite number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_yaml(name_or_path: str | Path, *, kind: str = "") -> tuple[object, str]:

@@ -842,22 +842,23 @@ def test_no_answer_crashes_or_poisons_the_thread(answers: list[Any]) -> None:
         assert fake.seen == ["odd"]
 
 
-def test_it_adds_less_than_5_ms_to_a_call(policy: Policy) -> None:
+def test_it_adds_less_than_the_agents_own_turn_takes(policy: Policy) -> None:
     instant = make_prediction()
     gate = UncertaintyGate(FakeClassifier(lambda text: instant), policy)
     script = [calls(order("tea")), DONE] * 200
     desks = Desk(script, gate), Desk(script)
-    added = []
+    ratios, added = [], []
     for turn in range(200):  # in turns, so that a busy machine slows both alike
         took = []
         for desk in desks:
             start = time.perf_counter()
             desk.say("clear", {"configurable": {"thread_id": str(turn)}})
             took.append(time.perf_counter() - start)
+        ratios.append(took[0] / took[1])
         added.append(took[0] - took[1])
     assert [len(desk.did) for desk in desks] == [200, 200]
-    print(f"the gate adds {1000 * median(added):.2f} ms a call")
-    assert median(added) < 0.005
+    print(f"the gate adds {1000 * median(added):.2f} ms a call, {median(ratios):.2f} times")
+    assert median(ratios) < 2
 
 
 async def test_with_the_real_classifier(sentiment: Any) -> None:
