@@ -27,7 +27,6 @@ from bayeslora_tool.turns import Progress, peak_mb, ratio, take_turns
 BASELINE = "deterministic"
 NARROW = "linearized, bfloat16"
 PIPELINE = "pipeline, no doubt"
-ADAPTIVE_MOST = 128
 PIPELINE_TEXTS = 256  # enough for sorting by length to matter, as it does in earnest
 
 
@@ -107,7 +106,7 @@ def run_bench(
     progress("latency of one text")
     latency = take_turns({name: partial(run, [short]) for name, run in contestants.items()}, 15)
     progress(f"reference: {reference_draws} draws of {len(compared)} texts")
-    agreement = _agreement(classifier, narrow, preset.policy, compared, draws, reference_draws)
+    agreement = _agreement(classifier, narrow, preset, compared, draws, reference_draws)
     rows = [
         Row(
             name=name,
@@ -130,7 +129,18 @@ def run_bench(
         "rounds": rounds,
         "reference": {"texts": len(compared), "draws": reference_draws},
         "rows": [asdict(row) for row in rows],
-        "cases": _cases(classifier, contestants, texts, many, short, rounds, speed, peak, progress),
+        "cases": _cases(
+            classifier,
+            contestants,
+            preset.scoring.n_draws,
+            texts,
+            many,
+            short,
+            rounds,
+            speed,
+            peak,
+            progress,
+        ),
     }
     if curves:
         result["curves"] = cost_curves(classifier, texts, progress)
@@ -155,7 +165,7 @@ def _contestants(
         BASELINE: ours("deterministic"),
         "linearized": ours("linearized"),
         NARROW: lambda texts: narrow.predict(texts, estimator="linearized"),
-        "adaptive": ours("adaptive", ADAPTIVE_MOST),
+        "adaptive": ours("adaptive", preset.scoring.n_draws),
         **{f"monte_carlo T={n}": ours("monte_carlo", n) for n in draws},
     }
     return own | {
@@ -167,7 +177,7 @@ def _contestants(
 def _agreement(
     classifier: BayesLoRAClassifier,
     narrow: BayesLoRAClassifier,
-    policy: Policy,
+    preset: Preset,
     texts: list[str],
     draws: Sequence[int],
     reference_draws: int,
@@ -177,7 +187,9 @@ def _agreement(
     found = {
         "linearized": classifier.predict(texts, estimator="linearized"),
         NARROW: narrow.predict(texts, estimator="linearized"),
-        "adaptive": classifier.predict(texts, estimator="adaptive", n_draws=ADAPTIVE_MOST, seed=1),
+        "adaptive": classifier.predict(
+            texts, estimator="adaptive", n_draws=preset.scoring.n_draws, seed=1
+        ),
     } | {
         f"monte_carlo T={n}": classifier.predict(texts, estimator="monte_carlo", n_draws=n, seed=1)
         for n in draws
@@ -185,7 +197,7 @@ def _agreement(
     return {
         name: {
             "rank_correlation": rank_correlation(predictions, reference),
-            "equal_routes": equal_routes(predictions, reference, policy),
+            "equal_routes": equal_routes(predictions, reference, preset.policy),
         }
         for name, predictions in found.items()
     }
@@ -211,6 +223,7 @@ def equal_routes(
 def _cases(
     classifier: BayesLoRAClassifier,
     contestants: dict[str, Callable[[list[str]], Any]],
+    most: int,
     texts: list[str],
     many: list[str],
     short: str,
@@ -263,7 +276,7 @@ def _cases(
         _case(f"T=20 on one text of {n_short} tokens, in passes", passes(one, "T=20"), "<=", 8),
         *(_case(f"{name}, against the pipeline without doubt, throughput on {len(many)} texts",
                 ratio(throughput, PIPELINE, name), ">=", 1) for name in ("linearized", NARROW)),
-        _case(f"adaptive, at most {ADAPTIVE_MOST} draws, in passes",
+        _case(f"adaptive, at most {most} draws, in passes",
               passes(speed, "adaptive"), "<=", 3),
         _case("64 concurrent apredict against 64 predict, throughput",
               ratio(callers, "sequential", "concurrent"), ">=", 3),

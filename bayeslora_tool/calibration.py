@@ -29,14 +29,13 @@ from bayeslora_tool.manifest import CalibrationRecord, Offset, find_adapter_fold
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.sequential import measured_offset
-from bayeslora_tool.thresholds import Floats, Goal, Scores
+from bayeslora_tool.thresholds import Floats, Goal, Scores, check_share
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int], None]
 
 OFFSET_TEXTS = 100
 OFFSET_DRAWS = 64  # of each
-_WIDEST = 3.0  # logarithm of a temperature
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,7 @@ def calibrate_adapter(
         raise ValueError(
             f"estimator {scoring.estimator!r} {why}; calibrate with linearized or monte_carlo"
         )
+    check_share("max_escalation", max_escalation)
     if max_escalation is not None and goal.max_out_of_scope is not None:
         raise ValueError(
             "`max_escalation` caps what is stopped, `max_out_of_scope` what is not; give one"
@@ -287,7 +287,7 @@ def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
         labels: (n,), indices of the right classes.
 
     Returns:
-        The temperature; 1 with a warning where the texts have no least likelihood within e^-3..e^3.
+        The temperature, in e^-3..e^3; 1 with a warning where no text is wrong.
     """
     rows = np.arange(len(labels))
 
@@ -295,12 +295,11 @@ def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
         scaled = logits / math.exp(log_t)
         return float((special.logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
 
-    found = optimize.minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
-    if abs(found.x) > 0.98 * _WIDEST:
+    if (logits.argmax(axis=1) == labels).all():  # the surer, the likelier: there is no minimum
         logger.warning(
-            "%d tuning texts say nothing of the temperature (none is wrong, or nearly all are): it "
-            "stays at 1; give more texts",
+            "none of the %d tuning texts is wrong, so the temperature stays at 1; give more texts",
             len(labels),
         )
         return 1.0
+    found = optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
     return math.exp(found.x)

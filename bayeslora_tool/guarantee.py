@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bayeslora_tool.thresholds import Goal, Scores, Thresholds, best_path, p_values, path_of
+from bayeslora_tool.thresholds import (
+    Goal,
+    Scores,
+    Thresholds,
+    best_path,
+    check_share,
+    p_values,
+    path_of,
+)
 
 TUNING_SHARE = 1 / 4
 FEWEST = 30  # calibration texts
@@ -103,10 +111,7 @@ def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed:
     Raises:
         ValueError: A share outside (0, 1), or fewer than 30 texts.
     """
-    if not 0 < max_escalation < 1:
-        raise ValueError(
-            f"`max_escalation` (={max_escalation!r}) must lie strictly between 0 and 1"
-        )
+    check_share("max_escalation", max_escalation)
     goal = Goal(delta=delta)
     tuning, testing = (scores.take(rows) for rows in split(len(scores), seed))
     accepted = None

@@ -72,6 +72,15 @@ class Thresholds(NamedTuple):
         return passed
 
 
+def check_share(name: str, value: float | None) -> None:
+    """Raise ValueError for what no test can show; None is no goal."""
+    if value is not None and not 0 < value < 1:
+        raise ValueError(
+            f"`{name}` (={value!r}) must lie strictly between 0 and 1: no finite sample can show "
+            f"0, and 1 promises nothing"
+        )
+
+
 @dataclass(frozen=True)
 class Goal:
     """What is to be guaranteed, each with probability >= 1 - ``delta``.
@@ -88,12 +97,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         for name in ("target_risk", "delta", "max_out_of_scope"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise ValueError(
-                    f"`{name}` (={value!r}) must lie strictly between 0 and 1: no finite sample "
-                    f"can show 0, and 1 promises nothing"
-                )
+            check_share(name, getattr(self, name))
 
 
 def best_path(tuning: Scores, growth: float, goal: Goal, gates: Sequence[str]) -> list[Thresholds]:

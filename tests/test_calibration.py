@@ -92,6 +92,25 @@ def test_load_can_be_capped_instead(
     assert "at most 30.0% of texts do not proceed" in preset.read_text()
 
 
+def test_a_load_that_nothing_keeps_to_is_an_answer_too(
+    run: Any,  # noqa: F811
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "long.tsv"
+    rows = held_out.read_text().splitlines()
+    file.write_text("\n".join([rows[0], *rows[1:101], *("word " * 90 + r for r in rows[101:])]))
+    result = run(
+        "calibrate", "-a", str(adapter_copy), "-d", str(file), "-o", str(tmp_path / "p.yaml"),
+        "--max-escalation", "0.1",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "not reached: load 10.0%" in result.stderr
+    assert "at the loosest thresholds" in result.stderr
+    assert not (tmp_path / "p.yaml").exists()
+
+
 def test_infeasible_is_an_answer_and_writes_nothing(
     run: Any,  # noqa: F811
     adapter_copy: Path,
@@ -147,6 +166,11 @@ def test_strangers_must_not_crowd_out_the_labelled_texts(tiny: Any) -> None:
         (None, ["--target-risk", "1"], "`target_risk` (=1.0)"),
         (None, ["--max-out-of-scope", "0.1"], "no calibration text is out of scope"),
         (None, ["--estimator", "magic"], "`estimator` (='magic')"),
+        (None, ["--estimator", "deterministic"], "has no variance, so no policy lets it proceed"),
+        (None, ["--estimator", "adaptive"], "calibrate with linearized or monte_carlo"),
+        (None, ["--max-escalation", "0"], "`max_escalation` (=0.0) must lie strictly"),
+        (None, ["--max-escalation", "0.5", "--max-out-of-scope", "0.1"], "give one"),
+        (None, ["-o", "nowhere/p.yaml"], "no folder nowhere; make it first"),
     ],
 )
 def test_bad_input(
@@ -212,4 +236,17 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
     assert page.count("data:image/png;base64,") == len(names)
     assert "http" not in page  # self-contained
     assert "nonsense" in page
+    assert "Spearman" in content["facts"]["variance against error"]
+
+    text = preset.read_text()
+    few = tmp_path / "few.tsv"
+    few.write_text("\n".join(held_out.read_text().splitlines()[:6]))
+    for changed, data, message in (
+        (text, few, "5 labelled texts say too little; give 30"),
+        (text.replace("linearized", "deterministic", 1), held_out, "has no variance to evaluate"),
+        (text.replace("seed=0", "seed=1").replace("temperature", "heat"), held_out, "another scor"),
+    ):
+        preset.write_text(changed)
+        got = run("evaluate", "-p", str(preset), "-d", str(data), "-o", str(tmp_path / "none"))
+        assert failed(got, message)
     shutil.rmtree(folder)

@@ -222,6 +222,14 @@ def test_temperature_against_a_known_one() -> None:
     assert math.isclose(fit_temperature(3 * logits, labels), 3, rel_tol=0.03)
 
 
+def test_temperature_of_texts_without_an_error_is_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logits = np.array([[3.0, 0.0], [0.0, 2.0]])
+    assert fit_temperature(logits, np.array([0, 1])) == 1
+    assert "none of the 2 tuning texts is wrong" in caplog.text
+
+
 def test_thresholds_agree_with_decide(policy: Any) -> None:
     from bayeslora_tool.policy import Policy, decide
     from tests.conftest import make_prediction
