@@ -122,7 +122,7 @@ def metrics(evidence: Evidence) -> dict[str, float]:
             f"aurc ({name})": area,
             f"excess_aurc ({name})": area - aurc(wrong.astype(float), wrong),
             f"auroc_error ({name})": _auroc(wrong, doubt),
-            f"spearman_error ({name})": _spearman(doubt, wrong),
+            f"spearman_error ({name})": spearman(doubt, wrong)[0],
         }
         for risk in RISKS:
             found[f"coverage at {risk:.0%} risk ({name})"] = coverage_at_risk(doubt, wrong, risk)
@@ -199,10 +199,12 @@ def fpr_at_95(positive: Floats, score: Floats) -> float:
     return float(fpr[np.argmax(tpr >= 0.95)])
 
 
-def _spearman(doubt: Floats, wrong: NDArray[np.bool_]) -> float:
+def spearman(doubt: Floats, wrong: NDArray[np.bool_]) -> tuple[float, float]:
+    """Rank correlation and its p-value; NaN where one of the two is constant."""
     if wrong.min() == wrong.max() or doubt.min() == doubt.max():
-        return float("nan")
-    return float(stats.spearmanr(doubt, wrong).statistic)
+        return float("nan"), float("nan")
+    found = stats.spearmanr(doubt, wrong)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _auroc(positive: NDArray[np.generic], score: Floats) -> float:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bayeslora_tool import plots
 from bayeslora_tool.calibration import predict_all, to_scores
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.dataset import LabelledText
-from bayeslora_tool.evaluation import Evidence, Interval, evaluate
+from bayeslora_tool.evaluation import Evidence, Interval, evaluate, spearman
 from bayeslora_tool.guarantee import FEWEST
 from bayeslora_tool.page import to_html
 from bayeslora_tool.policy import Preset, decide
@@ -108,12 +107,12 @@ def evaluate_adapter(
         [*inside, *strangers], [*(e.label for e in examples), *([None] * len(strangers))]
     )
     features = classifier.passes([*texts, *outside]).head.numpy()
-    rank = stats.spearmanr([p.variance for p in inside], evidence.wrong)
+    rank, chance = spearman(evidence.doubts["variance"], evidence.wrong)
     facts = {
         "adapter": preset.adapter,
         "texts": f"{len(texts)} labelled, {len(outside)} {outside_name}",
         "scored by": scored_by,
-        "variance against error": f"Spearman {rank.statistic:.3f}, p = {rank.pvalue:.1e}",
+        "variance against error": f"Spearman {rank:.3f}, p = {chance:.1e}",
         "thresholds": _describe(preset),
     }
     routes = _routes(inside, strangers, preset, gold, classifier.labels)
