@@ -116,6 +116,12 @@ class TestPresets:
         assert preset.policy == Policy.from_preset(name)
         assert name in bundled()
 
+    def test_cautious_is_stricter_in_every_gate(self) -> None:
+        cautious, intents = map(Policy.from_preset, ("cautious", "intents"))
+        assert cautious.tau_conf > intents.tau_conf
+        assert cautious.tau_var < intents.tau_var
+        assert (cautious.tau_novelty or 1) < (intents.tau_novelty or 1)
+
     def test_default_shows_every_key(self) -> None:
         import dataclasses
 
