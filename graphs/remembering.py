@@ -63,25 +63,23 @@ class Remembering:
         with progress("scoring", len(new)) as advance:
             for start in range(0, len(new), 64):
                 batch = new[start : start + 64]
-                try:
-                    self._known |= zip(batch, self._score(batch), strict=True)
-                except GraphBubbleUp:
-                    raise
-                except Exception:  # one text may spoil a batch: find out which
-                    self._known |= {text: self._score_alone(text) for text in batch}
+                found = self._try(batch)
+                if any(isinstance(one, Exception) for one in found):
+                    # One text may spoil a batch: find out which.
+                    found = [one for text in batch for one in self._try([text])]
+                self._known |= zip(batch, found, strict=True)
                 advance(len(batch))
 
     def _score(self, texts: list[str]) -> list[Prediction]:
         return check_predictions(self._classifier.predict(texts), len(texts))
 
-    def _score_alone(self, text: str) -> Prediction | Exception:
+    def _try(self, texts: list[str]) -> Sequence[Prediction | Exception]:
         try:
-            (prediction,) = self._score([text])
+            return self._score(texts)
         except GraphBubbleUp:
             raise
         except Exception as error:  # the graph escalates such a text, as in earnest
-            return error
-        return prediction
+            return [error] * len(texts)
 
 
 class ConfidenceOnly(Remembering):

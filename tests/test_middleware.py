@@ -842,23 +842,22 @@ def test_no_answer_crashes_or_poisons_the_thread(answers: list[Any]) -> None:
         assert fake.seen == ["odd"]
 
 
-def test_it_adds_less_than_the_agents_own_turn_takes(policy: Policy) -> None:
+def test_it_adds_less_than_5_ms_to_a_call(policy: Policy) -> None:
     instant = make_prediction()
     gate = UncertaintyGate(FakeClassifier(lambda text: instant), policy)
     script = [calls(order("tea")), DONE] * 200
     desks = Desk(script, gate), Desk(script)
-    ratios, added = [], []
+    added = []
     for turn in range(200):  # in turns, so that a busy machine slows both alike
         took = []
         for desk in desks:
-            start = time.perf_counter()
+            start = time.process_time()  # nor do other processes count
             desk.say("clear", {"configurable": {"thread_id": str(turn)}})
-            took.append(time.perf_counter() - start)
-        ratios.append(took[0] / took[1])
+            took.append(time.process_time() - start)
         added.append(took[0] - took[1])
     assert [len(desk.did) for desk in desks] == [200, 200]
-    print(f"the gate adds {1000 * median(added):.2f} ms a call, {median(ratios):.2f} times")
-    assert median(ratios) < 2
+    print(f"the gate adds {1000 * median(added):.2f} ms a call")
+    assert median(added) < 0.005
 
 
 async def test_with_the_real_classifier(sentiment: Any) -> None:
