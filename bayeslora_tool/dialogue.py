@@ -7,6 +7,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 
+from bayeslora_tool.graphs.review import declines
+
 FINAL_ANSWER = "final_answer"
 
 _QUESTION = "bayeslora_question"
@@ -16,8 +18,8 @@ def user_request(call: ToolCall, state: Any) -> str:
     """What a gate scores unless told otherwise: the user's request, whatever the call.
 
     That is the user's last message and, if it answers a question of the gate, the messages that
-    led to the question, a line each. What the model wrote is left out: a model's own words sound
-    surer than the request they came from.
+    led to the question, a line each, without an answer like "neither". What the model wrote is
+    left out: a model's own words sound surer than the request they came from.
 
     Raises:
         ValueError: The conversation holds no message of the user.
@@ -25,12 +27,18 @@ def user_request(call: ToolCall, state: Any) -> str:
     words, _ = _request(state["messages"])
     if not words:
         raise ValueError("the conversation holds no message of the user to score")
-    return "\n".join(words)
+    return "\n".join(words[:-1] if declined(state["messages"]) else words)
 
 
 def times_asked(messages: Sequence[AnyMessage]) -> int:
     """How often a gate has asked the user about the present request."""
     return _request(messages)[1]
+
+
+def declined(messages: Sequence[AnyMessage]) -> bool:
+    """Whether the user's answer to a gate's last question was that it is none of these."""
+    words, asked = _request(messages)
+    return asked > 0 and declines(words[-1])
 
 
 def question_to_user(question: str) -> AIMessage:

@@ -17,8 +17,9 @@ from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_eve
 from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
 
-from bayeslora_tool.dialogue import question_to_user, times_asked, user_request
+from bayeslora_tool.dialogue import declined, question_to_user, times_asked, user_request
 from bayeslora_tool.graphs.gate import default_question, put_question
+from bayeslora_tool.graphs.review import DECLINED
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -188,6 +189,8 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The update of the agent's state, and what to tell tracers."""
         question = None
+        if declined(state["messages"]):
+            verdicts = [escalated(verdict, DECLINED, verdict["failure"]) for verdict in verdicts]
         vague = next((verdict for verdict in verdicts if verdict["action"] == "clarify"), None)
         if vague is not None:
             question, instead = self._question(vague, times_asked(state["messages"]))

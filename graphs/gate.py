@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from uuid import uuid4
 
 from bayeslora_tool.graphs.review import (
+    DECLINED,
     clarification_request,
     read_clarification,
     read_review,
@@ -213,6 +214,11 @@ def build_gate(
         )
         return settled(state, _outcome(state, decision, review.label, "human", review.message))
 
+    def after_clarify(state: EscalationState) -> str:
+        if state["problem"]:
+            return "clarify"
+        return "decide" if _declined(state) else "score"
+
     def after_escalate(state: EscalationState) -> str:
         if state["outcome"] is None:
             return "escalate"
@@ -237,9 +243,7 @@ def build_gate(
         graph.add_node("stop", stop, input_schema=schemas[0])
         graph.add_edge("stop", END)
     graph.add_conditional_edges("decide", lambda state: state["route"]["action"], routes)
-    graph.add_conditional_edges(
-        "clarify", lambda state: "clarify" if state["problem"] else "score", ["clarify", "score"]
-    )
+    graph.add_conditional_edges("clarify", after_clarify, ["clarify", "score", "decide"])
     graph.add_conditional_edges(
         "escalate", after_escalate, ["escalate", *(["act"] if act else []), END]
     )
@@ -250,11 +254,17 @@ def build_gate(
     return graph
 
 
+def _declined(state: EscalationState) -> bool:
+    return bool(state["clarifications"]) and state["clarifications"][-1]["answer"] is None
+
+
 def _policy_route(state: EscalationState, policy: Policy) -> Route:
     if state["prediction"] is None:
         reason = f"The text could not be scored ({state['failure']}). A person must decide."
         return Route(action="escalate", reason=reason)
     decision = decide(Prediction.from_dict(state["prediction"]), policy)
+    if _declined(state):
+        return Route(action="escalate", reason=f"{decision.reason} {DECLINED}")
     asked = len(state["clarifications"])
     if decision.action == "clarify" and asked >= policy.max_clarifications:
         reason = f"{decision.reason} The user was asked {asked} times already."
@@ -275,9 +285,12 @@ def put_question(ask: Ask, prediction: Mapping[str, Any], text: str) -> str:
 
 
 def default_question(prediction: Prediction, text: str) -> str:
-    """Names the two likeliest labels."""
+    """Names the two likeliest labels, and the way out."""
     first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
-    return f'I am not sure what you mean. Is it about "{first}" or "{second}", or something else?'
+    return (
+        f'I am not sure what you mean. Is it about "{first}" or "{second}"? Tell me more, or say '
+        f'"neither".'
+    )
 
 
 def _outcome(

@@ -17,7 +17,7 @@ from bayeslora_tool.graphs.review import REVIEW_ACTION, Review, read_review, rev
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.scenarios import Reviewer, Scenario
 
-NOTHING_TO_ADD = "I can't say it any other way."
+NOTHING_TO_ADD = "never mind"
 
 
 class People:

@@ -16,6 +16,9 @@ from bayeslora_tool.prediction import Prediction
 REVIEW_ACTION = "act_on_label"
 CLARIFY_ACTION = "ask_user"
 
+DECLINED = "The user said that it is none of these."
+_DECLINES = frozenset({"neither", "none", "none of these", "something else", "never mind"})
+
 DecisionType = Literal["approve", "edit", "reject", "respond"]
 
 # Words of the older HumanResponse shape for the same decisions.
@@ -70,9 +73,9 @@ def doubt_lines(
 
 
 def clarification_request(*, text: str, question: str, problem: str | None) -> dict[str, Any]:
-    """A ``HITLRequest`` that asks the user; its one allowed decision is ``respond``."""
+    """A ``HITLRequest`` that asks the user, who may ``respond``, or ``reject`` what is offered."""
     args = {"text": text, "question": question}
-    return ask_human(CLARIFY_ACTION, args, ["respond"], [question], problem)
+    return ask_human(CLARIFY_ACTION, args, ["respond", "reject"], [question], problem)
 
 
 def ask_human(
@@ -148,18 +151,31 @@ def read_edit(decision: Mapping[str, Any], name: str, shape: str) -> dict[str, A
     return dict(args)
 
 
-def read_clarification(answer: object, request: Mapping[str, Any]) -> str:
+def declines(answer: str) -> bool:
+    """Whether a user means none of what a question offers: "Neither.", "something else", ..."""
+    return " ".join(answer.casefold().split()).strip(".!, ") in _DECLINES
+
+
+def read_clarification(answer: object, request: Mapping[str, Any]) -> str | None:
     """The user's words, from a plain string or from a ``respond`` decision in any shape.
+
+    Returns:
+        None if the user declines what the question offers, in words or by ``reject``.
 
     Raises:
         ValueError: No words in it, or some that no classifier can read.
     """
     if not isinstance(answer, str):
-        decision, _ = _decision(answer, request)
+        decision, kind = _decision(answer, request)
+        if kind == "reject":
+            return None
         answer = decision.get("message")
     if not isinstance(answer, str) or not answer.strip():
-        raise ValueError('answer with a non-empty text, or {"type": "respond", "message": "..."}')
-    return check_text(answer, "your answer").strip()
+        raise ValueError(
+            'answer with a non-empty text, or {"type": "respond", "message": "..."}, or '
+            '{"type": "reject"} if it is none of these'
+        )
+    return None if declines(answer) else check_text(answer, "your answer").strip()
 
 
 def _decision(answer: object, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], DecisionType]:

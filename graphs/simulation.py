@@ -16,7 +16,7 @@ import numpy as np
 from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.people import People
 from bayeslora_tool.graphs.remembering import ConfidenceOnly, Progress, Remembering, silent
-from bayeslora_tool.graphs.review import CLARIFY_ACTION
+from bayeslora_tool.graphs.review import CLARIFY_ACTION, declines
 from bayeslora_tool.graphs.scoring import Predictor
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -84,8 +84,12 @@ def walk(scenario: Scenario, policy: Policy, scored: Remembering, people: People
         action = "escalate" if prediction is None else decide(prediction, policy).action
         if action != "clarify" or asked >= policy.max_clarifications:
             break
-        text = f"{text}\n{people.says(scenario, asked)}"
+        said = people.says(scenario, asked)
         asked += 1
+        if declines(said):
+            action = "escalate"
+            break
+        text = f"{text}\n{said}"
     if action == "proceed":
         assert prediction is not None
         by: Literal["model", "user"] = "user" if asked else "model"
@@ -219,9 +223,11 @@ def _score_ahead(
         scored.add([text for _, text in texts], progress)
         asking = [policy for policy in policies if k < policy.max_clarifications]
         texts = [
-            (scenario, f"{text}\n{people.says(scenario, k)}")
+            (scenario, f"{text}\n{said}")
             for scenario, text in texts
-            if (p := scored.find(text)) and any(decide(p, x).action == "clarify" for x in asking)
+            if (p := scored.find(text))
+            and any(decide(p, x).action == "clarify" for x in asking)
+            and not declines(said := people.says(scenario, k))
         ]
         if not texts:
             return

@@ -12,7 +12,8 @@ class Clarification(TypedDict):
     """One question to the user and what came back."""
 
     question: str
-    answer: str
+    answer: str | None
+    """None: the user means none of what the question offers."""
 
 
 class Route(TypedDict):
@@ -79,4 +80,4 @@ class EscalationState(EscalationInput):
 
 def full_text(state: EscalationState) -> str:
     """The request followed by the user's answers, a line each: what is scored."""
-    return "\n".join([state["text"], *(c["answer"] for c in state["clarifications"])])
+    return "\n".join([state["text"], *filter(None, (c["answer"] for c in state["clarifications"]))])

@@ -208,6 +208,42 @@ def test_users_answer_comes_in_any_shape(fake: FakeClassifier, policy: Policy, a
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "neither",
+        " None  of these. ",
+        "Something else",
+        "never mind!",
+        {"type": "reject"},
+        {"decisions": [{"type": "respond", "message": "Neither."}]},
+        [{"type": "ignore", "args": None}],
+    ],
+    ids=repr,
+)
+def test_a_user_who_means_none_of_these_is_brought_to_a_reviewer(
+    fake: FakeClassifier, policy: Policy, answer: Any
+) -> None:
+    graph = build(fake, policy)
+    question = request_of(graph.invoke({"text": "vague"}, CONFIG))
+    assert 'say "neither"' in question["action_requests"][0]["description"]
+    request = request_of(graph.invoke(Command(resume=answer), CONFIG))
+    (asked,) = request["action_requests"]
+    assert (asked["name"], asked["args"]["text"]) == (REVIEW_ACTION, "vague")
+    assert "The user said that it is none of these." in asked["description"]
+    state = graph.invoke(Command(resume={"type": "approve"}), CONFIG)
+    assert (state["outcome"]["decided_by"], state["outcome"]["text"]) == ("human", "vague")
+    assert fake.seen == ["vague"]
+
+
+@pytest.mark.parametrize("answer", ["clear, neither of my cards", "none of my cards: clear"])
+def test_words_that_say_more_are_scored(fake: FakeClassifier, policy: Policy, answer: str) -> None:
+    graph = build(fake, policy)
+    graph.invoke({"text": "vague"}, CONFIG)
+    graph.invoke(Command(resume=answer), CONFIG)
+    assert fake.seen == ["vague", f"vague\n{answer}"]
+
+
+@pytest.mark.parametrize(
     "answer", ["  ", "a\0b", "\ud83d", 5, {"type": "approve"}, {"type": "respond"}, [[]]]
 )
 def test_malformed_users_answer_is_asked_again(

@@ -287,10 +287,14 @@ def test_no_payload_of_a_user_crashes_or_poisons_a_thread(payload: Any) -> None:
     start(graph, {"text": "vague"}, on(1))
     name, _ = waiting(graph)
     state = resume(graph, on(1), {name: payload})
+    by = "user"
     if state["outcome"] is None:
-        name, _ = waiting(graph)
-        state = resume(graph, on(1), {name: "clear"})
-    assert state["outcome"]["decided_by"] == "user"
+        name, asked = waiting(graph)
+        by = "human" if asked["name"] == REVIEW_ACTION else "user"
+        declined = state["clarifications"] and state["clarifications"][-1]["answer"] is None
+        assert (by == "human") == bool(declined)
+        state = resume(graph, on(1), {name: "clear" if by == "user" else EDIT_TO_NO})
+    assert state["outcome"]["decided_by"] == by
 
 
 RUNS = 200

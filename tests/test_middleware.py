@@ -345,6 +345,31 @@ class TestClarify:
         assert desk.did == [("tea", 1)]
         assert fake.seen[-1] == "vague\nvague too\nvague still"
 
+    def test_a_user_who_means_none_of_these_is_brought_to_a_reviewer(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        description = asked(desk.say("Neither."))["action_requests"][0]["description"]
+        assert "The user said that it is none of these." in description
+        assert "Text: vague\n" in description
+        assert fake.seen == ["vague", "vague"]
+
+    def test_then_no_call_is_sure_enough(self, fake: FakeClassifier, policy: Policy) -> None:
+        script = [calls(order("vague")), calls(order("clear"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy, text=of_the_item))
+        desk.say("go")
+        asked(desk.say("something else"))
+        assert desk.did == []
+
+    def test_the_word_alone_is_a_request_like_any_other(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+        desk.say("never mind")
+        assert fake.seen == ["never mind"]
+
     def test_the_budget_is_one_requests(self, fake: FakeClassifier) -> None:
         script = [calls(order("a")), calls(order("a"), start=2), DONE, calls(order("b"), start=3)]
         desk = Desk(script, UncertaintyGate(fake, Policy(0.8, 0.01, max_clarifications=1)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from bayeslora_tool.graphs.conversation import WAITING, as_simulation_app
 from bayeslora_tool.graphs.escalation import create_escalation_graph
-from bayeslora_tool.graphs.people import NOTHING_TO_ADD, People
+from bayeslora_tool.graphs.people import People
 from bayeslora_tool.graphs.remembering import Remembering
 from bayeslora_tool.graphs.simulation import NO_GATE, play, simulate, walk
 from langgraph.checkpoint.memory import InMemorySaver
@@ -229,11 +229,11 @@ def test_scripts_come_first_and_an_approval_of_nothing_is_asked_again(policy: Po
     assert (unscored.label, unscored.reviews, unscored.seconds) == ("no", 3, 300.0)
 
 
-def test_a_user_whose_script_ends_says_so_until_a_reviewer_comes(policy: Policy) -> None:
+def test_a_user_whose_script_ends_gives_up_and_a_reviewer_comes(policy: Policy) -> None:
     seen = FakeClassifier(lambda text: make_prediction(confidence=0.5))
     scenario = Scenario(id="s", text="hm", gold="yes", clarifications=("well",))
     found = simulate([scenario], classifier=seen, policies={"p": policy}, reviewer=PERFECT)
-    assert seen.seen == ["hm", "hm\nwell", f"hm\nwell\n{NOTHING_TO_ADD}"]
+    assert seen.seen == ["hm", "hm\nwell"]
     (run,) = found.runs["p"]
     assert (run.clarifications, run.reviews, run.wrong) == (2, 1, False)
 
