@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bayeslora_tool import theory
+from bayeslora_tool import BayesLoRAClassifier, theory
 from tests.test_cli import run  # noqa: F401  # the fixture
 
 RATE = 0.3
@@ -59,11 +59,25 @@ def test_inspect_shows_every_layer(run: Any, tiny_adapter: Path, tiny: Any, tmp_
     result = run("inspect", str(tiny_adapter), "-o", str(picture))
     assert result.exit_code == 0, result.output
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Proposition 1 holds" in " ".join(result.output.split())
     layers = theory.inspect_adapter(tiny, ["a good film", "a bad, poor, dreadful day"])
     assert len(layers) == len(tiny.posterior.widths)
     for g in layers:
         assert 1 <= g.effective_rank <= 4
         assert list(g.singular_values) == sorted(g.singular_values, reverse=True)
         assert 0 <= g.null_energy <= 1
+        assert g.sampled == pytest.approx(1, abs=0.2)
+        assert 0 < g.bound <= 1
+        assert g.null_variance < 1e-9
         wide = g.name.endswith("output.dense") and "attention" not in g.name
         assert g.null_dimensions == pytest.approx(1 - 4 / (64 if wide else 32))
+
+
+def test_the_formula_holds_under_input_placement_too_and_proposition_1_does_not(
+    tiny_adapter: Path,
+) -> None:
+    clf = BayesLoRAClassifier.from_pretrained(tiny_adapter, placement="input")
+    for g in theory.inspect_adapter(clf, ["a good film"]):
+        assert g.sampled == pytest.approx(1, abs=0.2)
+        assert 0 < g.bound <= 1
+        assert g.null_variance > 0.01
