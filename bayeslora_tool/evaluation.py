@@ -62,6 +62,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 def evaluate(
     evidence: Evidence,
@@ -199,7 +202,7 @@ def fpr_at_95(positive: Floats, score: Floats) -> float:
     return float(fpr[np.argmax(tpr >= 0.95)])
 
 
-def spearman(doubt: Floats, wrong: NDArray[np.bool_]) -> tuple[float, float]:
+def spearman(doubt: Floats, wrong: NDArray[np.bool_] | Floats) -> tuple[float, float]:
     """Rank correlation and its p-value; NaN where one of the two is constant."""
     if wrong.min() == wrong.max() or doubt.min() == doubt.max():
         return float("nan"), float("nan")

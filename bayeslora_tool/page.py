@@ -20,7 +20,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { line-height: 1.2 } h2 { margin-top: 2.5rem }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child, .words td { text-align: left }
+td:first-child, th:first-child, .words td, .words th { text-align: left }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(27rem, 1fr)); gap: 1.5rem }
 figure { margin: 0 } img { width: 100%; height: auto }
 figcaption, .note { color: #555; font-size: .9rem }
@@ -75,6 +75,14 @@ def to_html(report: Report) -> str:
             ],
         ),
     ]
+    parts += [
+        "<h2>Beside what the BayesLoRA paper says</h2>",
+        _table(
+            ["claim", "paper", "here", ""],
+            [[row["claim"], row["paper"], row["here"], row["verdict"]] for row in report.paper],
+            "words",
+        ),
+    ]
     if report.baselines:
         parts += ["<h2>Beside other methods</h2>", _baselines(report.baselines)]
     parts += [
@@ -111,11 +119,10 @@ def _metrics(intervals: Mapping[str, Interval]) -> list[str]:
     by_signal: dict[str, dict[str, str]] = {}
     for name, i in intervals.items():
         metric, _, signal = name.partition(" (")
-        shown = f"{i.value:.3f} [{i.low:.3f}, {i.high:.3f}]"
         if signal:
-            by_signal.setdefault(metric, {})[signal.rstrip(")")] = shown
+            by_signal.setdefault(metric, {})[signal.rstrip(")")] = str(i)
         else:
-            whole.append([metric, shown])
+            whole.append([metric, str(i)])
     signals = list(dict.fromkeys(s for found in by_signal.values() for s in found))
     rows = [[m, *(found.get(s, "-") for s in signals)] for m, found in by_signal.items()]
     return [_table([], whole), _table(["", *signals], rows)]

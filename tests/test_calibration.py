@@ -230,6 +230,7 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
     assert accuracy["value"] == pytest.approx(np.mean(right))
     assert content["gates"][0]["gate"] == "confidence alone"
     assert len(content["sentences"]) == 5
+    assert [row["paper"] for row in content["paper"]][:3] == ["0.376", "rises", "0.0000"]
     page = (folder / "report.html").read_text()
     names = {"reliability", "risk_coverage", "deciles", "plane", "pca", "outside"}
     assert {file.stem for file in folder.glob("*.png")} == names

@@ -89,3 +89,29 @@ def test_metrics_without_a_single_error_have_no_ranking_and_no_warning() -> None
     found = evaluation.evaluate(faultless, resamples=5)
     assert found["accuracy"] == evaluation.Interval(1, 1, 1)
     assert math.isnan(found["auroc_error (doubt)"].low)
+
+
+def test_the_page_says_where_the_data_contradict_the_paper() -> None:
+    pytest.importorskip("matplotlib")
+    from bayeslora_tool.report import beside_the_paper
+
+    rng = np.random.default_rng(0)
+    n = 2000
+    right = rng.uniform(0.5, 1, n)
+    p, gold = np.c_[right, 1 - right], (rng.uniform(size=n) > right).astype(int)
+    elsewhere = {"variance": rng.uniform(size=200), "1 - confidence": rng.uniform(1, 2, 200)}
+
+    def verdicts(variance: np.ndarray) -> list[str]:
+        doubts = {"variance": variance, "1 - confidence": 1 - right}
+        given = Evidence(p, gold, doubts, elsewhere)
+        found = evaluation.evaluate(given, resamples=100)
+        return [row["verdict"] for row in beside_the_paper(given, found, tau_var=0.3)]
+
+    assert verdicts(1 - right)[:2] == ["agrees", "agrees"]
+    assert verdicts(right)[:3] == ["contradicts the paper"] * 3
+    assert verdicts(right)[3].startswith("contradicts the paper, but 1 - confidence tells more")
+    assert verdicts(1 - right)[3].startswith("agrees, but 1 - confidence tells more")
+
+    faultless = Evidence(p, np.zeros(n, dtype=int), {"variance": right}, {})
+    found = evaluation.evaluate(faultless, resamples=20)
+    assert [row["claim"] for row in beside_the_paper(faultless, found, 0.3)] == ["calibration: ECE"]
