@@ -9,6 +9,7 @@ not, and over the log-odds themselves it says how many deviations the decision i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from bayeslora_tool import BayesLoRAClassifier, estimators
 from bayeslora_tool.dataset import read_texts
-from bayeslora_tool.encoding import batches
+from bayeslora_tool.encoding import Encoded, batches
+from bayeslora_tool.fused import linearization
 from bayeslora_tool.recipe import read_as_trained
 
 
@@ -33,6 +35,7 @@ def main(adapter: str, file: Path, outside: Path) -> None:
     for batch in track(list(batches(clf.network.encoder.encode(texts), 2048)), transient=True):
         passed, variance, _ = clf.network.linearize(batch)
         label = passed.logits.argmax(dim=1)
+        between, spread = _between_the_two_likeliest(clf, batch)
         odds = estimators.log_odds(passed.probabilities, label)
         moments = estimators.linearized(passed.probabilities, variance)
         y = label[:, None]
@@ -42,6 +45,8 @@ def main(adapter: str, file: Path, outside: Path) -> None:
             "variance": moments.variance.gather(1, y)[:, 0],
             "variance of the log-odds": variance,
             "log-odds over their deviation, negative": -odds / variance.sqrt(),
+            "of the two likeliest: variance": spread,
+            "of the two likeliest: in deviations": -between / spread.sqrt(),
         }.items():
             found.setdefault(name, torch.empty(len(texts), dtype=values.dtype))[rows] = values
         for row, index in zip(rows.tolist(), label.tolist(), strict=True):
@@ -54,6 +59,18 @@ def main(adapter: str, file: Path, outside: Path) -> None:
         errors = roc_auc_score(wrong, values[~stranger])
         strangers = roc_auc_score(stranger, values)
         print(f"  {name:40} AUROC errors {errors:.3f}, strangers {strangers:.3f}")
+
+
+def _between_the_two_likeliest(
+    clf: BayesLoRAClassifier, batch: Sequence[Encoded]
+) -> tuple[Tensor, Tensor]:
+    """Their log-odds and its linearized variance, each (B,)."""
+    network = clf.network
+    with linearization(network.posterior, len(batch), network.device) as noise:
+        two = network._pass(batch).logits.topk(2).values
+        odds = two[:, 0] - two[:, 1]
+        torch.autograd.grad(odds.sum(), noise.anchor, allow_unused=True)
+    return odds.detach(), noise.total.cpu().double()
 
 
 if __name__ == "__main__":
