@@ -62,24 +62,30 @@ def test_wheel_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
         assert expected in names
 
 
-def test_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_installs_and_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=False)
-    python = tmp_path / "env" / "bin" / "python"
-    installed = tmp_path / "env" / "lib" / f"python{sysconfig.get_python_version()}"
-    zipfile.ZipFile(wheel).extractall(installed / "site-packages")
+    scripts = tmp_path / "env" / "bin"
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={"HF_HUB_OFFLINE": "1", "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    pip = [sys.executable, "-m", "pip", "--python", str(scripts / "python")]
+    run(*pip, "install", "--no-index", "--no-deps", wheel)
     # The dependencies come from this environment: a plain path entry, so that its own editable
     # install (a .pth hook) stays out of sight.
-    dependencies = installed / "site-packages" / "dependencies.pth"
-    dependencies.write_text(sysconfig.get_path("purelib") + "\n")
-    done = subprocess.run(
-        [str(python), "-c", CHECK.format(prefix=tmp_path)],
-        cwd=tmp_path,
-        env={"HF_HUB_OFFLINE": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    packages = tmp_path / "env" / "lib" / f"python{sysconfig.get_python_version()}/site-packages"
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(scripts / "python", "-c", CHECK.format(prefix=tmp_path))
+    assert "proceed" in run(scripts / "bayeslora", "predict", "a wonderful film")
 
 
 def test_importing_the_package_and_the_command_line_stays_light() -> None:
