@@ -154,3 +154,25 @@ async def test_a_cancelled_prediction_harms_no_other(tiny: Any) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results.pop(3), asyncio.CancelledError)
     assert all(r[0].label in tiny.labels for r in results)
+
+
+async def test_a_full_queue_refuses_a_prediction_and_serves_the_others(
+    tiny: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = tiny._predict
+
+    def slow(texts: list[str], *how: Any) -> Any:
+        gate.run("", texts)
+        return predict(texts, *how)
+
+    batcher: Any = MicroBatcher(lambda how, texts: slow(texts, *how), max_waiting=2)
+    monkeypatch.setattr(tiny, "_batcher", batcher)
+    tasks = [asyncio.create_task(tiny.apredict(["first"]))]
+    await asyncio.to_thread(gate.begun.wait, 10)
+    tasks += [asyncio.create_task(tiny.apredict([f"film {i}"])) for i in range(3)]
+    await asyncio.sleep(0)
+    gate.open.set()
+    *served, refused = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(refused, OverloadedError)
+    assert [p[0].label in tiny.labels for p in served] == [True] * 3
+    batcher.close()
