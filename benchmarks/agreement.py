@@ -36,8 +36,9 @@ def main(
     clf = BayesLoRAClassifier.from_pretrained(chosen.adapter)
     examples = read_as_trained(clf.manifest, file)
     found = [e.text for e in examples[:: -(-len(examples) // texts)]]
-    parts = []
+    parts, order = [], []
     for batch in track(list(batches(clf.network.encoder.encode(found), 2048)), transient=True):
+        order += [text.position for text in batch]
         passed, variance, gradients = clf.network.linearize(batch, keep=True)
         label = passed.logits.argmax(dim=1)
         rows = label.expand(draws, -1)[..., None]
@@ -75,6 +76,15 @@ def main(
     compare("all draws, and the same regressed", (plain(whole), best))
     compare("linearized, and all draws", (linear, plain(whole)))
     compare("linearized, and all draws regressed", (linear, best))
+    for cap in (20, 64):
+        # Other draws than those it is compared with.
+        told = clf.predict(found, estimator="adaptive", n_draws=cap, seed=1, policy=chosen.policy)
+        moments = torch.tensor([(p.confidence, p.variance) for p in told], dtype=torch.float64)
+        adaptive = moments[order].T[0], moments[order].T[1]
+        drawn_texts = np.mean([p.n_draws > 0 for p in told])
+        print(f"adaptive, at most {cap} draws: {drawn_texts:.1%} of the texts are drawn")
+        compare("  and all draws", (adaptive, plain(whole)))
+        compare("  and all draws regressed", (adaptive, best))
     for n in (16, 64):
         some = [slice(i, i + n) for i in range(0, draws - n + 1, n)]
         compare(f"{n} draws, and all regressed", *((plain(s), best) for s in some))
