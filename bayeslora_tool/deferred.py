@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from bayeslora_tool.manifest import find_adapter_folder, read_manifest
+from bayeslora_tool.manifest import bundled_adapters, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Preset
 from bayeslora_tool.prediction import Prediction
 
@@ -40,10 +40,9 @@ class DeferredClassifier:
             ValueError: A damaged manifest, or no adapter at all.
         """
         # A folder without weights still has labels: a graph is built, and loading says why.
-        folder = Path(self.preset.adapter)
-        manifest = read_manifest(
-            folder if folder.is_dir() else find_adapter_folder(self.preset.adapter)
-        )
+        name = self.preset.adapter
+        is_folder = name not in bundled_adapters() and Path(name).is_dir()
+        manifest = read_manifest(Path(name) if is_folder else find_adapter_folder(name))
         return manifest.labels if manifest else ()
 
     def load(self) -> BayesLoRAClassifier:

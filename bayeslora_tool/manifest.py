@@ -127,16 +127,22 @@ def bundled_adapters() -> dict[str, Path]:
 
 
 def find_adapter_folder(name_or_path: str | Path) -> Path:
-    """Bundled name, folder, or hub id, in this order.
+    """Bundled name, folder, or hub id, in this order; a ``Path`` is no bundled name.
 
     Raises:
         FileNotFoundError: None of the three; lists the bundled names.
-        ValueError: The folder holds no PEFT adapter, or only a pickled one.
+        ValueError: The folder holds no PEFT adapter, or only a pickled one; or a bundled name is
+            that of an adapter folder here, too.
     """
-    bundled = bundled_adapters()
-    if str(name_or_path) in bundled:
-        return bundled[str(name_or_path)]
-    folder = Path(name_or_path)
+    bundled, folder = bundled_adapters(), Path(name_or_path)
+    if isinstance(name_or_path, str) and name_or_path in bundled:
+        found = bundled[name_or_path]
+        if (folder / ADAPTER_FILES[0]).is_file() and not folder.samefile(found):
+            raise ValueError(
+                f"{name_or_path!r} is a bundled adapter and a folder here: write "
+                f"./{name_or_path} for the folder, or rename it to have the bundled one"
+            )
+        return found
     if not folder.is_dir():
         if str(name_or_path).count("/") != 1 or folder.is_absolute():
             raise FileNotFoundError(

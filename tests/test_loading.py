@@ -16,6 +16,7 @@ from bayeslora_tool.backbone import find_backbone, sha256
 from bayeslora_tool.manifest import (
     FILE_NAME,
     bundled_adapters,
+    find_adapter_folder,
     labels_fingerprint,
     read_manifest,
 )
@@ -169,6 +170,21 @@ class TestRefuses:
         (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
         with pytest.raises(ValueError, match="pickled weights are not read"):
             load(adapter_copy, base=tmp_path / "pickled")
+
+    def test_a_folder_with_a_bundled_name_is_not_passed_over(
+        self, adapter_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert find_adapter_folder("intents") == bundled_adapters()["intents"]
+        shutil.copytree(adapter_copy, "intents")
+        with pytest.raises(
+            ValueError, match=r"bundled adapter and a folder here: write \./intents"
+        ):
+            BayesLoRAClassifier.from_pretrained("intents")
+        for name in ("./intents", Path("intents")):
+            assert find_adapter_folder(name) == Path("intents")
+        monkeypatch.chdir(bundled_adapters()["intents"].parent)
+        assert find_adapter_folder("intents") == bundled_adapters()["intents"]
 
     def test_unknown_adapter_lists_the_bundled(self) -> None:
         with pytest.raises(FileNotFoundError, match=r"no adapter 'sentimnt'.*intents, sentiment"):
