@@ -27,7 +27,7 @@ def user_request(call: ToolCall, state: Any) -> str:
     words, _ = _request(state["messages"])
     if not words:
         raise ValueError("the conversation holds no message of the user to score")
-    return "\n".join(words[:-1] if declined(state["messages"]) else words)
+    return "\n".join(words if declined(state["messages"]) is None else words[:-1])
 
 
 def times_asked(messages: Sequence[AnyMessage]) -> int:
@@ -35,10 +35,10 @@ def times_asked(messages: Sequence[AnyMessage]) -> int:
     return _request(messages)[1]
 
 
-def declined(messages: Sequence[AnyMessage]) -> bool:
-    """Whether the user's answer to a gate's last question was that it is none of these."""
+def declined(messages: Sequence[AnyMessage]) -> str | None:
+    """What the user said to a gate's last question, if it means none of what that offers."""
     words, asked = _request(messages)
-    return asked > 0 and declines(words[-1])
+    return words[-1] if asked and declines(words[-1]) else None
 
 
 def question_to_user(question: str) -> AIMessage:

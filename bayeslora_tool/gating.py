@@ -19,7 +19,7 @@ from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.dialogue import declined, question_to_user, times_asked, user_request
 from bayeslora_tool.graphs.gate import default_question, put_question
-from bayeslora_tool.graphs.review import DECLINED
+from bayeslora_tool.graphs.review import why_declined
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -189,8 +189,9 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The update of the agent's state, and what to tell tracers."""
         question = None
-        if declined(state["messages"]):
-            verdicts = [escalated(verdict, DECLINED, verdict["failure"]) for verdict in verdicts]
+        if (words := declined(state["messages"])) is not None:
+            why = why_declined(words)
+            verdicts = [escalated(verdict, why, verdict["failure"]) for verdict in verdicts]
         vague = next((verdict for verdict in verdicts if verdict["action"] == "clarify"), None)
         if vague is not None:
             question, instead = self._question(vague, times_asked(state["messages"]))

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypedDict
 from uuid import uuid4
 
 from bayeslora_tool.graphs.review import (
-    DECLINED,
     clarification_request,
     read_clarification,
     read_review,
     review_request,
+    why_declined,
 )
 from bayeslora_tool.graphs.scoring import (
     Predictor,
@@ -188,10 +188,10 @@ def build_gate(
         )
         answer = interrupt(request)
         try:
-            words = read_clarification(answer, request)
+            words, declined = read_clarification(answer, request)
         except ValueError as error:
             return {"problem": str(error)}
-        said = Clarification(question=question, answer=words)
+        said = Clarification(question=question, answer=words, declined=declined)
         return {"problem": None, "clarifications": [*state["clarifications"], said]}
 
     def escalate(state: EscalationState) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def build_gate(
     def after_clarify(state: EscalationState) -> str:
         if state["problem"]:
             return "clarify"
-        return "decide" if _declined(state) else "score"
+        return "decide" if state["clarifications"][-1]["declined"] else "score"
 
     def after_escalate(state: EscalationState) -> str:
         if state["outcome"] is None:
@@ -254,18 +254,15 @@ def build_gate(
     return graph
 
 
-def _declined(state: EscalationState) -> bool:
-    return bool(state["clarifications"]) and state["clarifications"][-1]["answer"] is None
-
-
 def _policy_route(state: EscalationState, policy: Policy) -> Route:
     if state["prediction"] is None:
         reason = f"The text could not be scored ({state['failure']}). A person must decide."
         return Route(action="escalate", reason=reason)
     decision = decide(Prediction.from_dict(state["prediction"]), policy)
-    if _declined(state):
-        return Route(action="escalate", reason=f"{decision.reason} {DECLINED}")
     asked = len(state["clarifications"])
+    if asked and (last := state["clarifications"][-1])["declined"]:
+        why = why_declined(last["answer"])
+        return Route(action="escalate", reason=f"{decision.reason} {why}")
     if decision.action == "clarify" and asked >= policy.max_clarifications:
         reason = f"{decision.reason} The user was asked {asked} times already."
         return Route(action="escalate", reason=reason)

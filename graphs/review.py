@@ -16,7 +16,6 @@ from bayeslora_tool.prediction import Prediction
 REVIEW_ACTION = "act_on_label"
 CLARIFY_ACTION = "ask_user"
 
-DECLINED = "The user said that it is none of these."
 _DECLINES = frozenset({"neither", "none", "none of these", "something else", "never mind"})
 
 DecisionType = Literal["approve", "edit", "reject", "respond"]
@@ -156,26 +155,34 @@ def declines(answer: str) -> bool:
     return " ".join(answer.casefold().split()).strip(".!, ") in _DECLINES
 
 
-def read_clarification(answer: object, request: Mapping[str, Any]) -> str | None:
-    """The user's words, from a plain string or from a ``respond`` decision in any shape.
+def why_declined(words: str) -> str:
+    """The reason for a reviewer, who reads what the user said."""
+    return "The user said that it is none of these" + (f" ({words!r})." if words else ".")
+
+
+def read_clarification(answer: object, request: Mapping[str, Any]) -> tuple[str, bool]:
+    """The user's words, from a plain string or from a decision in any shape.
 
     Returns:
-        None if the user declines what the question offers, in words or by ``reject``.
+        The words, and whether the user declines what the question offers: in these words, or by
+        ``reject``, which alone may come without any.
 
     Raises:
         ValueError: No words in it, or some that no classifier can read.
     """
+    rejects = False
     if not isinstance(answer, str):
         decision, kind = _decision(answer, request)
-        if kind == "reject":
-            return None
-        answer = decision.get("message")
+        answer, rejects = decision.get("message"), kind == "reject"
+    if rejects and not answer:
+        return "", True
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError(
             'answer with a non-empty text, or {"type": "respond", "message": "..."}, or '
             '{"type": "reject"} if it is none of these'
         )
-    return None if declines(answer) else check_text(answer, "your answer").strip()
+    words = check_text(answer, "your answer").strip()
+    return words, rejects or declines(words)
 
 
 def _decision(answer: object, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], DecisionType]:

@@ -12,8 +12,9 @@ class Clarification(TypedDict):
     """One question to the user and what came back."""
 
     question: str
-    answer: str | None
-    """None: the user means none of what the question offers."""
+    answer: str
+    declined: bool
+    """The user means none of what the question offers; the answer, if any, is not scored."""
 
 
 class Route(TypedDict):
@@ -80,4 +81,5 @@ class EscalationState(EscalationInput):
 
 def full_text(state: EscalationState) -> str:
     """The request followed by the user's answers, a line each: what is scored."""
-    return "\n".join([state["text"], *filter(None, (c["answer"] for c in state["clarifications"]))])
+    answers = [c["answer"] for c in state["clarifications"] if not c["declined"]]
+    return "\n".join([state["text"], *answers])

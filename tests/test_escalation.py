@@ -208,20 +208,21 @@ def test_users_answer_comes_in_any_shape(fake: FakeClassifier, policy: Policy, a
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "words"),
     [
-        "neither",
-        " None  of these. ",
-        "Something else",
-        "never mind!",
-        {"type": "reject"},
-        {"decisions": [{"type": "respond", "message": "Neither."}]},
-        [{"type": "ignore", "args": None}],
+        ("neither", " ('neither')"),
+        (" None  of these. ", " ('None  of these.')"),
+        ("Something else", " ('Something else')"),
+        ("never mind!", " ('never mind!')"),
+        ({"type": "reject"}, ""),
+        ({"type": "reject", "message": "close my account"}, " ('close my account')"),
+        ({"decisions": [{"type": "respond", "message": "Neither."}]}, " ('Neither.')"),
+        ([{"type": "ignore", "args": None}], ""),
     ],
     ids=repr,
 )
 def test_a_user_who_means_none_of_these_is_brought_to_a_reviewer(
-    fake: FakeClassifier, policy: Policy, answer: Any
+    fake: FakeClassifier, policy: Policy, answer: Any, words: str
 ) -> None:
     graph = build(fake, policy)
     question = request_of(graph.invoke({"text": "vague"}, CONFIG))
@@ -229,7 +230,7 @@ def test_a_user_who_means_none_of_these_is_brought_to_a_reviewer(
     request = request_of(graph.invoke(Command(resume=answer), CONFIG))
     (asked,) = request["action_requests"]
     assert (asked["name"], asked["args"]["text"]) == (REVIEW_ACTION, "vague")
-    assert "The user said that it is none of these." in asked["description"]
+    assert f"The user said that it is none of these{words}." in asked["description"]
     state = graph.invoke(Command(resume={"type": "approve"}), CONFIG)
     assert (state["outcome"]["decided_by"], state["outcome"]["text"]) == ("human", "vague")
     assert fake.seen == ["vague"]
@@ -244,7 +245,18 @@ def test_words_that_say_more_are_scored(fake: FakeClassifier, policy: Policy, an
 
 
 @pytest.mark.parametrize(
-    "answer", ["  ", "a\0b", "\ud83d", 5, {"type": "approve"}, {"type": "respond"}, [[]]]
+    "answer",
+    [
+        "  ",
+        "a\0b",
+        "\ud83d",
+        5,
+        {"type": "approve"},
+        {"type": "respond"},
+        [[]],
+        {"type": "reject", "message": 5},
+        {"type": "reject", "message": "a\0b"},
+    ],
 )
 def test_malformed_users_answer_is_asked_again(
     fake: FakeClassifier, policy: Policy, answer: Any

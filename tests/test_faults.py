@@ -291,7 +291,7 @@ def test_no_payload_of_a_user_crashes_or_poisons_a_thread(payload: Any) -> None:
     if state["outcome"] is None:
         name, asked = waiting(graph)
         by = "human" if asked["name"] == REVIEW_ACTION else "user"
-        declined = state["clarifications"] and state["clarifications"][-1]["answer"] is None
+        declined = state["clarifications"] and state["clarifications"][-1]["declined"]
         assert (by == "human") == bool(declined)
         state = resume(graph, on(1), {name: "clear" if by == "user" else EDIT_TO_NO})
     assert state["outcome"]["decided_by"] == by

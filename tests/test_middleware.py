@@ -352,7 +352,7 @@ class TestClarify:
         desk = Desk(script, UncertaintyGate(fake, policy))
         desk.say("vague")
         description = asked(desk.say("Neither."))["action_requests"][0]["description"]
-        assert "The user said that it is none of these." in description
+        assert "The user said that it is none of these ('Neither.')." in description
         assert "Text: vague\n" in description
         assert fake.seen == ["vague", "vague"]
 
