@@ -67,7 +67,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             a call of ``final_answer`` with the argument ``answer``. Calls with the same text share
             one score.
         ask: ``ask(prediction, text) -> question`` for the user; by default the question names the
-            two likeliest labels.
+            two likeliest labels. To any question, "neither" and its like bring a reviewer.
         timeout: Seconds, > 0, after which a score that has not come is given up and its call
             escalated; None waits. A ``predict`` that hangs keeps its thread until it returns.
         name: Tells two gates of one agent apart.

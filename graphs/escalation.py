@@ -43,7 +43,7 @@ def create_escalation_graph(
             outlives a kill only if checkpoints are written before the next node runs
             (``durability="sync"``, which ``start`` and ``resume`` set).
         ask: ``ask(prediction, text) -> question`` for the user; by default the question names the
-            two likeliest labels.
+            two likeliest labels. To any question, "neither" and its like bring a reviewer.
         timeout: Seconds, > 0, that one scoring may take before a person decides instead.
 
     Returns:
