@@ -73,19 +73,18 @@ def _source(message: AnyMessage) -> Any:
 
 
 def _request(messages: Sequence[AnyMessage]) -> tuple[list[str], int]:
+    """The user's words about the present request, and the questions they were asked about it."""
     words: list[str] = []
+    said: list[str] = []  # by the user, one message after another
     asked = 0
-    # Backwards through the turn that a message of the user started, whatever happened in it.
-    in_turn = True
     for message in reversed(messages):
         if isinstance(message, HumanMessage):
-            if _source(message) is not None or not in_turn:  # a summary, or another request
+            if _source(message) is not None:  # a summary
                 break
-            words.insert(0, str(message.text))
-            in_turn = False
-        elif not in_turn:
+            said.insert(0, str(message.text))
+        elif said and isinstance(message, AIMessage | ToolMessage):
             if _source(message) != _QUESTION:  # the turn before was another request
                 break
+            words, said = said + words, []
             asked += 1
-            in_turn = True
-    return words, asked
+    return said[-1:] + words, asked

@@ -19,7 +19,7 @@ from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.dialogue import declined, question_to_user, times_asked, user_request
 from bayeslora_tool.graphs.gate import default_question, put_question
-from bayeslora_tool.graphs.review import why_declined
+from bayeslora_tool.graphs.review import why_declined, why_not_asked
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -216,7 +216,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     def _question(self, verdict: Verdict, asked: int) -> tuple[str | None, tuple[str, str | None]]:
         """A question to the user, or else why a reviewer is asked, and what failed."""
         if asked >= self.policy.max_clarifications:
-            return None, (f"The user was asked {asked} times already.", None)
+            return None, (why_not_asked(asked), None)
         assert verdict["prediction"] is not None
         assert verdict["text"] is not None
         try:

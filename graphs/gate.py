@@ -15,6 +15,7 @@ from bayeslora_tool.graphs.review import (
     read_review,
     review_request,
     why_declined,
+    why_not_asked,
 )
 from bayeslora_tool.graphs.scoring import (
     Predictor,
@@ -264,8 +265,7 @@ def _policy_route(state: EscalationState, policy: Policy) -> Route:
         why = why_declined(last["answer"])
         return Route(action="escalate", reason=f"{decision.reason} {why}")
     if decision.action == "clarify" and asked >= policy.max_clarifications:
-        reason = f"{decision.reason} The user was asked {asked} times already."
-        return Route(action="escalate", reason=reason)
+        return Route(action="escalate", reason=f"{decision.reason} {why_not_asked(asked)}")
     return Route(action=decision.action, reason=decision.reason)
 
 

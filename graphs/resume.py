@@ -30,7 +30,9 @@ from threading import Lock
 from typing import Any, cast
 from uuid import uuid4
 
+from bayeslora_tool.graphs.state import EscalationInput
 from bayeslora_tool.graphs.thread import ThreadError, ThreadView, claim
+from bayeslora_tool.graphs.workflow import WorkflowInput
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
@@ -58,11 +60,13 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
         ThreadError: ``pending``, ``unfinished`` or ``busy``.
         ValueError: No checkpointer, a config that names no thread or an old checkpoint, or a value
             that no checkpoint can hold.
-        TypeError: ``value`` is None or a Command: that is no new run; or ``durability`` is given.
+        TypeError: ``value`` is None or a Command: that is no new run; or has no text for a graph of
+            this package; or ``durability`` is given.
     """
     with _alone(graph, config, options):
         _check_storable(graph, "`value`", value)
         _view(graph, config).check_start(value)
+        _check_input(graph, value)
         return _invoke(graph, value, config, options)
 
 
@@ -71,6 +75,7 @@ async def astart(graph: Graph, value: Any, config: RunnableConfig, **options: An
     with _alone(graph, config, options):
         _check_storable(graph, "`value`", value)
         (await _aview(graph, config)).check_start(value)
+        _check_input(graph, value)
         return await _ainvoke(graph, value, config, options)
 
 
@@ -283,6 +288,16 @@ def _view(graph: Graph, config: RunnableConfig) -> ThreadView:
 async def _aview(graph: Graph, config: RunnableConfig) -> ThreadView:
     snapshot = await graph.aget_state(config, subgraphs=True)
     return ThreadView(snapshot, await _saver(graph).aget_tuple(snapshot.config))
+
+
+def _check_input(graph: Graph, value: Any) -> None:
+    # LangGraph leaves out what it does not know, and a thread that was used before would then act
+    # on its last text again.
+    schema = getattr(getattr(graph, "builder", None), "input_schema", None)
+    if schema in (EscalationInput, WorkflowInput):
+        (key,) = schema.__annotations__
+        if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
+            raise TypeError(f'`value` must be {{"{key}": "..."}}, got {value!r:.80}')
 
 
 def _check_storable(graph: Graph, name: str, value: object) -> None:

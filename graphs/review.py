@@ -6,6 +6,7 @@ interfaces send and are normalised here and nowhere else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,13 @@ from bayeslora_tool.prediction import Prediction
 REVIEW_ACTION = "act_on_label"
 CLARIFY_ACTION = "ask_user"
 
-_DECLINES = frozenset({"neither", "none", "none of these", "something else", "never mind"})
+_THESE = r"(?: of (?:these|those|them|the two|the above))?"
+_DECLINES = re.compile(
+    r"(?:(?:no|nope|nah|sorry|well) )*"
+    rf"(?:no|nope|nah|neither(?: one)?{_THESE}|none{_THESE}|not (?:these|those|either|any){_THESE}|"
+    r"(?:its |it is )?something (?:else|different)|never ?mind)"
+    r"(?: (?:sorry|thanks|thank you))?"
+)
 
 DecisionType = Literal["approve", "edit", "reject", "respond"]
 
@@ -151,8 +158,19 @@ def read_edit(decision: Mapping[str, Any], name: str, shape: str) -> dict[str, A
 
 
 def declines(answer: str) -> bool:
-    """Whether a user means none of what a question offers: "Neither.", "something else", ..."""
-    return " ".join(answer.casefold().split()).strip(".!, ") in _DECLINES
+    """Whether a user means none of what a question offers, and says no more, in English.
+
+    For example: Neither. / no, none of those / something else / never mind.
+    """
+    words = re.findall(r"\w+", re.sub("['\u2019]", "", answer.casefold()))
+    return _DECLINES.fullmatch(" ".join(words)) is not None
+
+
+def why_not_asked(asked: int) -> str:
+    """The reason for a reviewer where ``max_clarifications`` is reached."""
+    if not asked:
+        return "The user is not to be asked (max_clarifications=0)."
+    return f"The user was asked {asked} times already."
 
 
 def why_declined(words: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from threading import Thread
@@ -26,10 +27,10 @@ def check_timeout(timeout: float | None) -> None:
     """Refuse what is neither None nor a positive number of seconds.
 
     Raises:
-        ValueError: Not positive, or not a number.
+        ValueError: Not positive, not finite, or not a number.
     """
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and timeout > 0):
+    if timeout is not None and not (number and 0 < timeout < math.inf):
         raise ValueError(f"`timeout` (={timeout!r}) must be > 0 seconds, or None to wait for ever")
 
 

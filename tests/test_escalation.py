@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bayeslora_tool.graphs.escalation import create_escalation_graph
-from bayeslora_tool.graphs.review import CLARIFY_ACTION, REVIEW_ACTION
+from bayeslora_tool.graphs.review import CLARIFY_ACTION, REVIEW_ACTION, declines
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -84,6 +84,7 @@ def test_no_clarifications_allowed_escalates_at_once(fake: FakeClassifier) -> No
     graph = build(fake, Policy(0.8, 0.01, max_clarifications=0))
     request = request_of(graph.invoke({"text": "vague"}, CONFIG))
     assert request["action_requests"][0]["name"] == REVIEW_ACTION
+    assert "The user is not to be asked" in request["action_requests"][0]["description"]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,7 @@ def test_users_answer_comes_in_any_shape(fake: FakeClassifier, policy: Policy, a
     ("answer", "words"),
     [
         ("neither", " ('neither')"),
+        ('"neither"', """ ('"neither"')"""),
         (" None  of these. ", " ('None  of these.')"),
         ("Something else", " ('Something else')"),
         ("never mind!", " ('never mind!')"),
@@ -236,7 +238,29 @@ def test_a_user_who_means_none_of_these_is_brought_to_a_reviewer(
     assert fake.seen == ["vague"]
 
 
-@pytest.mark.parametrize("answer", ["clear, neither of my cards", "none of my cards: clear"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "neither one of those",
+        "no, neither",
+        "Nope.",
+        "none of the above",
+        "neither?",
+        "(neither)",
+        "not these",
+        "it's something else",
+        "it\u2019s something else",
+        "nevermind",
+        "neither, thanks",
+    ],
+)
+def test_what_declines(answer: str) -> None:
+    assert declines(answer)
+
+
+@pytest.mark.parametrize(
+    "answer", ["clear, neither of my cards", "none of my cards: clear", "no cards clear"]
+)
 def test_words_that_say_more_are_scored(fake: FakeClassifier, policy: Policy, answer: str) -> None:
     graph = build(fake, policy)
     graph.invoke({"text": "vague"}, CONFIG)

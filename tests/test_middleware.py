@@ -363,6 +363,29 @@ class TestClarify:
         asked(desk.say("something else"))
         assert desk.did == []
 
+    @pytest.mark.parametrize(
+        ("said", "scored"),
+        [
+            ([("system", "it is three"), ("user", "clear")], "vague\nclear"),
+            ([("user", "hm"), ("user", "clear")], "vague\nhm\nclear"),
+        ],
+    )
+    def test_an_answer_may_come_in_several_messages(
+        self, fake: FakeClassifier, policy: Policy, said: Any, scored: str
+    ) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        desk.agent.invoke({"messages": said}, CONFIG)
+        assert fake.seen == ["vague", scored]
+
+    def test_a_denial_among_several_messages(self, fake: FakeClassifier, policy: Policy) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        state = desk.agent.invoke({"messages": [("user", "hm"), ("user", "neither")]}, CONFIG)
+        assert "none of these ('neither')" in asked(state)["action_requests"][0]["description"]
+
     def test_the_word_alone_is_a_request_like_any_other(
         self, fake: FakeClassifier, policy: Policy
     ) -> None:

@@ -174,7 +174,7 @@ def test_what_is_abandoned_is_gone_and_the_thread_is_free(desk: Desk) -> None:
     refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
     refused("finished", lambda: abandon(desk.graph, CONFIG))
     with pytest.raises(TypeError, match="`text` must be a str"):
-        start(desk.graph, {"text": 5}, CONFIG)
+        desk.graph.invoke({"text": 5}, CONFIG)
     abandon(desk.graph, CONFIG)
     assert start(desk.graph, {"text": "clear"}, CONFIG)["outcome"]["label"] == "yes"
     assert len(desk.acted) == 1
@@ -192,6 +192,16 @@ def test_a_missing_checkpointer_is_named(policy: Policy, fake: FakeClassifier) -
         with pytest.raises(ValueError, match="no checkpointer"):
             call()
     assert fake.seen == []
+
+
+@pytest.mark.parametrize("value", [{}, {"txt": "clear"}, {"text": None}, {"text": 5}, "clear"])
+def test_an_input_without_text_does_not_act_on_the_last_one_again(desk: Desk, value: Any) -> None:
+    start(desk.graph, {"text": "clear"}, CONFIG)
+    before = desk.everything()
+    with pytest.raises(TypeError, match=r"`value` must be .*text.*, got"):
+        start(desk.graph, value, CONFIG)
+    assert desk.everything() == before
+    assert len(desk.acted) == 1
 
 
 @pytest.mark.parametrize("value", [None, Command(resume="yes")])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -349,6 +350,7 @@ async def test_async_steps(fake: FakeClassifier, policy: Policy) -> None:
         ({"max_error_probability": 1.5}, r"`max_error_probability` \(=1.5\) must be in"),
         ({"max_error_probability": float("nan")}, r"\(=nan\) must be in"),
         ({"timeout": 0}, r"`timeout` \(=0\) must be > 0"),
+        ({"timeout": math.inf}, r"`timeout` \(=inf\) must be > 0"),
     ],
 )
 def test_nonsense_is_refused_when_building(
