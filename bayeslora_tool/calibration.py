@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ from bayeslora_tool.dataset import LabelledText, normal_text
 from bayeslora_tool.encoding import batches
 from bayeslora_tool.estimators import regress
 from bayeslora_tool.guarantee import FEWEST, Result, calibrate, calibrate_load, split
-from bayeslora_tool.manifest import CalibrationRecord, Offset, find_adapter_folder, read_manifest
+from bayeslora_tool.manifest import (
+    CalibrationRecord,
+    Offset,
+    bundled_adapters,
+    find_adapter_folder,
+    read_manifest,
+)
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.sequential import measured_offset
@@ -178,8 +185,18 @@ def write_calibration(calibrated: Calibrated, folder: Path, preset: Path) -> Non
     manifest = read_manifest(find_adapter_folder(folder))
     assert manifest is not None
     # First what may fail, for a record without its preset would make the one before escalate all.
-    preset.write_text(preset_yaml(calibrated), encoding="utf-8")
+    preset.write_text(preset_yaml(_sought_from(preset.parent, calibrated)), encoding="utf-8")
     manifest.model_copy(update={"calibration": calibrated.record}).write(folder)
+
+
+def _sought_from(place: Path, calibrated: Calibrated) -> Calibrated:
+    """With an adapter folder named as the preset in ``place`` will find it, from wherever."""
+    adapter = calibrated.preset.adapter
+    if adapter in bundled_adapters() or not Path(adapter).is_dir():
+        return calibrated
+    way = Path(os.path.relpath(adapter, place)).as_posix()
+    way = way if way.startswith("../") else f"./{way}"
+    return replace(calibrated, preset=replace(calibrated.preset, adapter=way))
 
 
 def preset_yaml(calibrated: Calibrated) -> str:

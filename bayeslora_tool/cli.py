@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from bayeslora_tool.classifier import BayesLoRAClassifier
@@ -28,12 +29,11 @@ out = Console()
 err = Console(stderr=True)
 
 PresetOption = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--preset",
         "-p",
-        help="Bundled preset (sentiment, intents, cautious) or a YAML file; default: the one named "
-        "like the adapter, or 'default'.",
+        help="Bundled preset (sentiment, intents, cautious) or a YAML file.",
     ),
 ]
 AdapterOption = Annotated[
@@ -77,7 +77,15 @@ def predict(
         typer.Option("--file", "-f", help="A .tsv, .csv or .jsonl file, or any file of lines."),
     ] = None,
     text_column: Annotated[str, typer.Option(help="Column or key with the text.")] = "text",
-    preset: PresetOption = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            "-p",
+            help="Bundled preset (sentiment, intents, cautious) or a YAML file; default: the one "
+            "named like the adapter, or 'default'.",
+        ),
+    ] = None,
     adapter: AdapterOption = None,
     base: BaseOption = None,
     draws: Annotated[
@@ -101,7 +109,7 @@ def predict(
     """
     with friendly():
         from bayeslora_tool.dataset import read_texts
-        from bayeslora_tool.policy import decide, load_preset
+        from bayeslora_tool.policy import calibration_mismatch, decide, load_preset
         from bayeslora_tool.settings import bundled
 
         if file is not None and texts:
@@ -134,6 +142,8 @@ def predict(
                 )
                 advance(len(batch))
         decisions = [decide(p, chosen.policy) for p in predictions]
+        if mismatch := calibration_mismatch(chosen.policy, predictions[0].scored_by):
+            err.print(f"[yellow]note:[/] all escalate. {escape(mismatch)}", soft_wrap=True)
     if jsonl:
         for text, p, d in zip(texts, predictions, decisions, strict=True):
             row = {"text": text, **p.to_dict(), "action": d.action, "reason": d.reason}

@@ -188,7 +188,9 @@ def calibrate(
             raise typer.Exit(1)
         if not result.feasible:
             more = (
-                "no number of labels would do: the observed risk is above the target"
+                "no number of labels would do: the observed risk is not below the target"
+                if result.risk >= target_risk
+                else "more than 10,000 times as many labels would be needed"
                 if result.more_labels is None
                 else f"about {result.more_labels} more labels would reach it at the same shares"
             )
@@ -213,3 +215,7 @@ def calibrate(
         f"texts proceed{outside}; {result.risk:.2%} of what proceeds is wrong "
         f"(at most {result.risk_bound:.2%})\nwritten to {output} and the adapter's bayeslora.json"
     )
+    before = classifier.manifest.calibration if classifier.manifest else None
+    if before is not None and before.scored_by != found.record.scored_by:
+        err.print("[yellow]note:[/] under policies calibrated for this adapter before, all "
+                  "escalates now: its temperature or scoring is another")  # fmt: skip

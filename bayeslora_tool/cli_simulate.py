@@ -81,7 +81,7 @@ def simulate(
         from bayeslora_tool.classifier import BayesLoRAClassifier
         from bayeslora_tool.dataset import read_texts
         from bayeslora_tool.graphs.simulation import simulate as run
-        from bayeslora_tool.policy import load_preset
+        from bayeslora_tool.policy import calibration_mismatch, load_preset
         from bayeslora_tool.recipe import read_as_trained
         from bayeslora_tool.scenarios import (
             Prices,
@@ -107,7 +107,7 @@ def simulate(
             )
         if sweep and output is None:
             raise ValueError("--sweep draws a picture; say where to with --output DIR")
-        labelled = scenarios.suffix in (".tsv", ".csv")
+        labelled = scenarios.suffix.lower() in (".tsv", ".csv")
         file = None if labelled else read_scenarios(scenarios)
         options = {
             "error_rate": reviewer_error, "median_seconds": review_seconds, "sigma": review_sigma,
@@ -119,11 +119,18 @@ def simulate(
             "error": error_price, "reviewer_hour": hour_price, "clarification": question_price,
         }  # fmt: skip
         prices = parse(Prices, _either(amounts, file.prices if file else {}), source="the prices")
-        strangers = [text for path in out_of_scope or [] for text in read_texts(path)]
+        strangers = [
+            text
+            for path in out_of_scope or []
+            for text in read_texts(path, text_column=text_column or "text")
+        ]
         with err.status("loading the model"):
             classifier = BayesLoRAClassifier.from_pretrained(
                 first.adapter, base=base, scoring=first.scoring, policy=first.policy
             )
+        for name, preset in presets.items():
+            if mismatch := calibration_mismatch(preset.policy, classifier.scored_by()):
+                raise ValueError(f"--policy {name!r}: all would escalate. {mismatch}")
         if file is None:
             examples = read_as_trained(
                 classifier.manifest, scenarios, text_column=text_column, label_column=label_column

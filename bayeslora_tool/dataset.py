@@ -109,7 +109,12 @@ def read_texts(path: str | Path, *, text_column: str = "text") -> list[str]:
     """
     path = _existing(path)
     rows: Iterator[tuple[int, object]]
-    if path.suffix in (*_DELIMITERS, ".jsonl"):
+    if path.suffix.lower() in (".json", ".yaml", ".yml"):
+        raise ValueError(
+            f"{path.name}: its lines are no texts; use .tsv, .csv, .jsonl (an object a line), or "
+            f"plain text"
+        )
+    if path.suffix.lower() in (*_DELIMITERS, ".jsonl"):
         rows = ((line, row[text_column]) for line, row in _rows(path, (text_column,)))
     else:
         rows = _lines(path)
@@ -127,9 +132,9 @@ def _existing(path: str | Path) -> Path:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         return _jsonl_rows(path, columns)
-    if path.suffix in _DELIMITERS:
+    if path.suffix.lower() in _DELIMITERS:
         return _table_rows(path, columns)
     raise ValueError(f"{path.name}: unknown file type {path.suffix!r}; use .tsv, .csv or .jsonl")
 
@@ -167,7 +172,7 @@ def _jsonl_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dic
 
 
 def _table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
-    delimiter = _DELIMITERS[path.suffix]
+    delimiter = _DELIMITERS[path.suffix.lower()]
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(
             _decoded(file, path),
@@ -179,10 +184,12 @@ def _table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dic
         if header is None:
             raise ValueError(f"{path.name} is empty; expected a header line and examples")
         for column in columns:
-            if column not in header:
+            if header.count(column) != 1:
+                found = "two columns" if column in header else "no column"
                 raise ValueError(
-                    f"{path.name}, line 1: no column {column!r} in the header; columns: "
-                    f"{', '.join(header)}. Name yours with --text-column and --label-column"
+                    f"{path.name}, line 1: {found} {column!r} in the header; columns: "
+                    f"{', '.join(header)}. Name yours with "
+                    f"{' and '.join(('--text-column', '--label-column')[: len(columns)])}"
                 )
         line = reader.line_num + 1  # where the next row starts: a quoted text may span lines
         try:

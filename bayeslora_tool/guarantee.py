@@ -160,6 +160,7 @@ def risk_bound(wrong: int, n: int, delta: float) -> float:
 
 
 def _more_labels(testing: Scores, best: Result, goal: Goal) -> int | None:
+    """None: no number would do, or more than 10,000 times as many."""
     if best.risk >= goal.target_risk:
         return None
     total = len(testing) / (1 - TUNING_SHARE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,7 +91,10 @@ class Scoring:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Preset:
-    """A policy with the scoring and the adapter its thresholds were chosen for."""
+    """A policy with the scoring and the adapter its thresholds were chosen for.
+
+    In a file, an adapter that begins with ``./`` or ``../`` is sought from the file's folder.
+    """
 
     policy: Policy
     scoring: Scoring = Scoring()
@@ -100,7 +104,11 @@ class Preset:
 def load_preset(name_or_path: str | Path) -> Preset:
     """Read a preset; see :meth:`Policy.from_preset` for what it raises."""
     content, source = read_yaml(name_or_path)
-    return parse(Preset, content, source=f"preset {source}")
+    preset = parse(Preset, content, source=f"preset {source}")
+    if preset.adapter.startswith(("./", "../")):
+        beside = f"{Path(name_or_path).parent}/{preset.adapter.removeprefix('./')}"
+        return replace(preset, adapter=beside)
+    return preset
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,22 @@ class Decision:
 
     action: Action
     reason: str
+
+
+def calibration_mismatch(policy: Policy, scored_by: str) -> str | None:
+    """Why the thresholds send all that is scored so to a person; None if they hold for it.
+
+    Args:
+        policy: With the ``calibrated_for`` to compare.
+        scored_by: ``Prediction.scored_by``, or ``BayesLoRAClassifier.scored_by()``.
+    """
+    if policy.calibrated_for in (None, scored_by):
+        return None
+    return (
+        f"The thresholds were calibrated for another scoring ({policy.calibrated_for}) than this "
+        f"one ({scored_by or 'unknown'}), so they promise nothing here. Calibrate again, or score "
+        f"as they were calibrated."
+    )
 
 
 def decide(prediction: Prediction, policy: Policy) -> Decision:
@@ -133,13 +157,8 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
             f"The model did not read all of the text's {prediction.n_tokens} tokens: it is too "
             f"long, or has an overlong word. A person must read it.",
         )
-    if policy.calibrated_for not in (None, prediction.scored_by):
-        return Decision(
-            "escalate",
-            f"The thresholds were calibrated for another scoring ({policy.calibrated_for}) than "
-            f"this one ({prediction.scored_by or 'unknown'}), so they promise nothing here. "
-            f"Calibrate again, or score as they were calibrated.",
-        )
+    if mismatch := calibration_mismatch(policy, prediction.scored_by):
+        return Decision("escalate", mismatch)
     novelty = math.nan if prediction.novelty is None else prediction.novelty
     if policy.tau_novelty is not None and not -_HAIR <= novelty <= policy.tau_novelty:
         far = (

@@ -17,7 +17,7 @@ from bayeslora_tool.dataset import LabelledText
 from bayeslora_tool.evaluation import Evidence, Interval, evaluate, spearman
 from bayeslora_tool.guarantee import FEWEST
 from bayeslora_tool.page import to_html
-from bayeslora_tool.policy import Preset, decide
+from bayeslora_tool.policy import Preset, calibration_mismatch, decide
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.settings import write_json
 from bayeslora_tool.thresholds import Scores, Thresholds
@@ -80,12 +80,8 @@ def evaluate_adapter(
     if preset.scoring.estimator == "deterministic":
         raise ValueError("the preset's estimator is deterministic: it has no variance to evaluate")
     scored_by = classifier.scored_by(preset.scoring)
-    if preset.policy.calibrated_for not in (None, scored_by):
-        raise ValueError(
-            f"the preset was calibrated for another scoring ({preset.policy.calibrated_for}) than "
-            f"this one ({scored_by}), so all would escalate; calibrate again, or set its "
-            f"calibrated_for to null"
-        )
+    if mismatch := calibration_mismatch(preset.policy, scored_by):
+        raise ValueError(f"all would escalate. {mismatch}")
     labels = {label: i for i, label in enumerate(classifier.labels)}
     for example in examples:
         if example.label not in labels:

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from bayeslora_tool.dataset import LabelledText, check_text
 from bayeslora_tool.policy import Probability
-from bayeslora_tool.settings import parse
+from bayeslora_tool.settings import UniqueKeyLoader, parse, read_utf8
 
 _CONFIG = ConfigDict(extra="forbid")
 _DECISIONS = "expected approve, reject, {edit: LABEL} or {respond: WORDS}"
@@ -186,7 +186,7 @@ def scenarios_from_labelled(
 
 
 def _yaml_rows(path: Path) -> tuple[dict[str, Any], list[tuple[int, object]]]:
-    loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+    loader = UniqueKeyLoader(read_utf8(path))
     try:
         node = loader.get_single_node()
         content = loader.construct_document(node) if node is not None else None
@@ -211,10 +211,9 @@ def _yaml_rows(path: Path) -> tuple[dict[str, Any], list[tuple[int, object]]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
-    with path.open(encoding="utf-8") as file:
-        for line, content in enumerate(file, start=1):
-            if content.strip():
-                try:
-                    yield line, json.loads(content)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path.name}, line {line}: not JSON ({error})") from None
+    for line, content in enumerate(read_utf8(path).split("\n"), start=1):
+        if content.strip():
+            try:
+                yield line, json.loads(content)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path.name}, line {line}: not JSON ({error})") from None

@@ -106,7 +106,7 @@ def read_yaml(name_or_path: str | Path, *, kind: str = "") -> tuple[object, str]
         path = Path(name_or_path)
         if not path.is_file():
             raise FileNotFoundError(f"no such file: {path}")
-        content = path.read_text(encoding="utf-8")
+        content = read_utf8(path)
     else:
         names = bundled(kind)
         if text_name not in names:
@@ -118,6 +118,35 @@ def read_yaml(name_or_path: str | Path, *, kind: str = "") -> tuple[object, str]
         file = resources.files("bayeslora_tool.configs").joinpath(kind, f"{text_name}.yaml")
         content = file.read_text(encoding="utf-8")
     try:
-        return yaml.safe_load(content), text_name
+        return yaml.load(content, UniqueKeyLoader), text_name
     except yaml.YAMLError as error:
         raise ValueError(f"{text_name} is not YAML: {error}") from error
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML 1.2 wants the keys of a mapping to differ; PyYAML would take the last of two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As ``SafeLoader``, but raises on a key that comes twice."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} comes twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file, with or without a byte order mark.
+
+    Raises:
+        ValueError: Not UTF-8; names the file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 ({error}); save it as UTF-8") from None

@@ -52,7 +52,7 @@ def as_simulation_app(
                 return _reply((say or _ending)(state["outcome"]))
             (asked,) = state["__interrupt__"]
             if _asks_user(asked.value):
-                return _reply(asked.value["action_requests"][0]["description"])
+                return _reply(asked.value["action_requests"][0]["args"]["question"])
             if review is None:
                 return _reply(WAITING)
             state = resume(graph, config, {asked.id: review(asked.value)})

@@ -65,6 +65,39 @@ def test_is_written_down_and_taken_up(calibrated: tuple[Path, Path], held_out: P
     assert decide(p, preset.policy).action == "proceed"
 
 
+def test_the_preset_finds_its_adapter_from_wherever(
+    calibrated: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, path = calibrated
+    assert f"adapter: ./{folder.relative_to(path.parent)}" in path.read_text()
+    monkeypatch.chdir("/")
+    assert Path(load_preset(path).adapter).samefile(folder)
+    monkeypatch.chdir(path.parent)
+    assert Path(load_preset(path.name).adapter).samefile(folder)
+
+
+def test_what_an_old_policy_does_now_is_said(
+    run: Any,  # noqa: F811
+    calibrated: tuple[Path, Path],
+    held_out: Path,
+    tmp_path: Path,
+) -> None:
+    folder, path = calibrated
+    rows = held_out.read_text().splitlines()
+    other = tmp_path / "other.tsv"
+    other.write_text("\n".join([rows[0], *rows[41:]]))
+    again = run(
+        "calibrate", "-a", str(folder), "-d", str(other), "-o", str(tmp_path / "new.yaml"),
+        "--target-risk", "0.2",
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert "calibrated for this adapter before, all escalates now" in again.stderr
+    told = run("predict", "-p", str(path), "a good song")
+    assert "all escalate. The thresholds were calibrated for another scoring" in told.stderr
+    refused = run("simulate", str(other), "-p", str(path))
+    assert failed(refused, "all would escalate. The thresholds were calibrated for another")
+
+
 @pytest.mark.parametrize("change", [{"dropout": 0.1}, {"placement": "input"}])
 def test_thresholds_are_refused_with_other_noise(
     calibrated: tuple[Path, Path], change: dict[str, Any]

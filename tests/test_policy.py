@@ -163,6 +163,7 @@ class TestPresets:
             ("scoring: {n_draws: 1}\npolicy: {tau_conf: 0, tau_var: 0}", r"`scoring.n_draws`"),
             ("[1, 2]", r"not valid"),
             ("policy: [", r"not YAML"),
+            ("policy: {tau_conf: 1, tau_var: 0}\npolicy: {tau_conf: 0, tau_var: 1}", "comes twice"),
             ("", r"not valid"),
         ],
     )

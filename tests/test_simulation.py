@@ -387,15 +387,26 @@ class TestScenarioFiles:
             ("a.jsonl", '{"id": "a"}\n{', "a.jsonl, line 1"),
             ("a.jsonl", "\n{", "a.jsonl, line 2: not JSON"),
             ("a.txt", "x", "unknown file type '.txt'"),
+            ("a.yaml", "scenarios: [{id: a}]\nscenarios: [{id: b}]", "'scenarios' comes twice"),
+            ("a.yaml", "scenarios: [{id: a, text: x, text: y}]", "'text' comes twice"),
+            ("a.yaml", "scenarios: \udce9", "a.yaml is not UTF-8"),
+            ("a.jsonl", '{"id": "\udce9"}', "a.jsonl is not UTF-8"),
         ],
     )
     def test_bad_files_are_refused(
         self, tmp_path: Path, name: str, content: str, message: str
     ) -> None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
         with pytest.raises(ValueError, match=r"a\.") as caught:
             read_scenarios(tmp_path / name)
         assert message in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["a.yaml", "a.jsonl"])
+    def test_a_byte_order_mark_is_no_content(self, tmp_path: Path, name: str) -> None:
+        row = '{"id": "a", "text": "x", "gold": "y"}'
+        content = row if name == "a.jsonl" else f"scenarios: [{row}]"
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+        assert [s.id for s in read_scenarios(tmp_path / name).scenarios] == ["a"]
 
     def test_no_file(self) -> None:
         with pytest.raises(FileNotFoundError, match=r"no such file: none\.yaml"):
@@ -552,6 +563,11 @@ class TestConversation:
     ) -> None:
         app = self.app(fake, policy, review=lambda request: answer)
         assert app({"role": "user", "content": "odd"}, thread_id="1")["content"] == reply
+
+    def test_an_empty_answer_is_asked_for_again(self, fake: FakeClassifier, policy: Policy) -> None:
+        app = self.app(fake, policy)
+        question = app({"role": "user", "content": "vague"}, thread_id="1")
+        assert app({"role": "user", "content": " "}, thread_id="1") == question
 
     def test_words_of_ones_own(self, fake: FakeClassifier, policy: Policy) -> None:
         app = self.app(fake, policy, say=lambda outcome: f"label {outcome['label']}")

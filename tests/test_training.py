@@ -63,6 +63,7 @@ class TestFiles:
             ("a.jsonl", '{"text": "x", "label": null}\n', r"line 1: `label` must be .* got null"),
             ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: `label` must be .* got true"),
             ("a.jsonl", '{"text": "x", "label": ["1"]}\n', r"line 1: `label` must be .* got \["),
+            ("a.tsv", "text\ttext\tlabel\nx\ty\t1\n", r"line 1: two columns 'text' in the header"),
             ("a.xlsx", "x", r"unknown file type '\.xlsx'; use \.tsv, \.csv or \.jsonl"),
         ],
     )
@@ -91,8 +92,11 @@ class TestFiles:
         assert read_texts(write(tmp_path, "a.txt", "one\ntwo\n")) == ["one", "two"]
         file = write(tmp_path, "a.tsv", "id\tsaid\n1\tone\n2\ttwo\n")
         assert read_texts(file, text_column="said") == ["one", "two"]
+        assert read_texts(write(tmp_path, "A.TSV", "id\ttext\n1\tone\n")) == ["one"]
         with pytest.raises(ValueError, match="line 2 is empty"):
             read_texts(write(tmp_path, "b.txt", "one\n\ntwo\n"))
+        with pytest.raises(ValueError, match=r"c\.json: its lines are no texts"):
+            read_texts(write(tmp_path, "c.json", '[{"text": "one"}]'))
 
 
 class TestData:
