@@ -182,7 +182,7 @@ def path_of(tuning: Scores, gate: Thresholds) -> list[Thresholds]:
     if not len(confidence):
         return [gate]
     levels = np.unique(np.quantile(confidence, np.linspace(0, 1, _STEPS)))[::-1]
-    return [gate._replace(tau_conf=float(level)) for level in levels]
+    return [Thresholds(level, *gate[1:]) for level in levels.tolist()]  # quicker than _replace
 
 
 def p_values(

@@ -18,6 +18,11 @@ from bayeslora_tool.prediction import Prediction
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, so that at the end no worker waits for another's."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def make_prediction(**changes: Any) -> Prediction:
     values: dict[str, Any] = {
         "label": "yes",

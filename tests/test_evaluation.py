@@ -96,7 +96,7 @@ def test_the_page_says_where_the_data_contradict_the_paper() -> None:
     from bayeslora_tool.report import beside_the_paper
 
     rng = np.random.default_rng(0)
-    n = 2000
+    n = 800
     right = rng.uniform(0.5, 1, n)
     p, gold = np.c_[right, 1 - right], (rng.uniform(size=n) > right).astype(int)
     elsewhere = {"variance": rng.uniform(size=200), "1 - confidence": rng.uniform(1, 2, 200)}
@@ -104,7 +104,7 @@ def test_the_page_says_where_the_data_contradict_the_paper() -> None:
     def verdicts(variance: np.ndarray) -> list[str]:
         doubts = {"variance": variance, "1 - confidence": 1 - right}
         given = Evidence(p, gold, doubts, elsewhere)
-        found = evaluation.evaluate(given, resamples=100)
+        found = evaluation.evaluate(given, resamples=20)
         return [row["verdict"] for row in beside_the_paper(given, found, tau_var=0.3)]
 
     assert verdicts(1 - right)[:2] == ["agrees", "agrees"]

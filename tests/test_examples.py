@@ -172,6 +172,7 @@ def test_the_sweep_is_measured_and_drawn(run: Run, tmp_path: Path) -> None:
     assert str(png) in output
 
 
+@pytest.mark.long
 def test_a_tsv_becomes_an_adapter_and_a_policy(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     in_order(

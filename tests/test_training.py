@@ -287,6 +287,7 @@ class TestTraining:
             assert plain.posterior.dropout == recipe.dropout
 
 
+@pytest.mark.long
 def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment: Any) -> None:
     """The floor that the model card claims, on GLUE's dev set (872 texts)."""
     from bayeslora_tool.describe import measure
@@ -295,12 +296,13 @@ def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment:
     examples = read_labelled(
         shared_data / "sst2" / "glue_dev.tsv", text_column="sentence", labels=labels
     )
-    metrics = measure(sentiment, examples, n_draws=4)
+    metrics = measure(sentiment, examples, n_draws=2)
     assert metrics["n"] == 872
     assert metrics["accuracy_deterministic"] >= 0.89
     assert abs(metrics["accuracy_deterministic"] - metrics["accuracy_monte_carlo"]) <= 0.01
 
 
+@pytest.mark.long
 def test_accuracy_of_the_bundled_intents_adapter(shared_data: Path) -> None:
     """As the README claims, on the 4,500 in-scope texts of CLINC150's test part."""
     data = json.loads((shared_data / "clinc150" / "data_full.json").read_text())
