@@ -95,10 +95,15 @@ class Belief:
             fine = interpolate(
                 scaled, (len(_FINE), len(_FINE)), mode="bilinear", align_corners=True
             )
-            routes = _routes(fine[:, 0].sigmoid(), fine[:, 1].exp(), tau_conf, tau_var)
-            shares = [torch.einsum("blv,l,v->b", (routes == k).double(), _DENSITY, _DENSITY)
-                      for k in range(3)]  # fmt: skip
-            doubt[close] = 1 - torch.stack(shares).amax(dim=0)
+            thresholds = torch.tensor([tau_conf, tau_var], dtype=torch.float64)
+            sure = fine[:, 0] >= thresholds[0].logit()
+            steady = fine[:, 1] <= thresholds[1].log()
+            density = torch.outer(_DENSITY, _DENSITY).flatten()
+            is_steady, proceeds = (
+                part.flatten(1).double() @ density for part in (steady, steady & sure)
+            )
+            shares = torch.stack([proceeds, is_steady - proceeds, 1 - is_steady])
+            doubt[close] = 1 - shares.amax(dim=0)
         return doubt
 
     def _moments_at(self, at: Tensor) -> tuple[Tensor, Tensor]:
