@@ -128,7 +128,8 @@ def calibrate(
       bayeslora calibrate -a my_adapter -d held_out.tsv --target-risk 0.02 -o my_policy.yaml
     """
     with friendly():
-        from bayeslora_tool.calibration import calibrate_adapter, recurring, write_calibration
+        from bayeslora_tool.calibrated import write_calibration
+        from bayeslora_tool.calibration import calibrate_adapter, recurring
         from bayeslora_tool.classifier import BayesLoRAClassifier
         from bayeslora_tool.dataset import read_texts
         from bayeslora_tool.guarantee import TUNING_SHARE

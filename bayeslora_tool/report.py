@@ -17,19 +17,12 @@ from bayeslora_tool.dataset import LabelledText
 from bayeslora_tool.evaluation import Evidence, Interval, evaluate, spearman
 from bayeslora_tool.guarantee import FEWEST
 from bayeslora_tool.page import to_html
+from bayeslora_tool.paper import beside_the_paper, five_sentences
 from bayeslora_tool.policy import Preset, calibration_mismatch, decide
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.settings import write_json
 from bayeslora_tool.thresholds import Scores, Thresholds
 
-# The five sentences of Table 1 in the BayesLoRA paper (arXiv 2506.22809).
-TABLE_1 = (
-    "This movie was fantastic!",
-    "The plot was hard to follow.",
-    "I've seen better films",
-    "The quarterly earnings exceeded expectations.",
-    "florgle wumpus theory extrapolates",
-)
 Floats = NDArray[np.float64]
 
 
@@ -121,59 +114,12 @@ def evaluate_adapter(
         facts=facts,
         intervals=intervals,
         gates=what_each_gate_buys(scores, preset),
-        sentences=_sentences(classifier, preset),
+        sentences=five_sentences(classifier, preset),
         routes=routes,
         figures=figures,
         captions=captions,
         paper=beside_the_paper(evidence, intervals, preset.policy.tau_var),
     )
-
-
-def beside_the_paper(
-    evidence: Evidence, intervals: dict[str, Interval], tau_var: float
-) -> list[dict[str, str]]:
-    """What the BayesLoRA paper (arXiv 2506.22809) says of such figures, and whether they agree."""
-    variance, wrong = evidence.doubts["variance"], evidence.wrong
-    rows: list[dict[str, str]] = []
-
-    def row(claim: str, paper: str, here: str, agrees: bool, note: str = "") -> None:
-        verdict = ("agrees" if agrees else "contradicts the paper") + note
-        rows.append({"claim": claim, "paper": paper, "here": here, "verdict": verdict})
-
-    if wrong.min() != wrong.max():
-        rank = intervals["spearman_error (variance)"]
-        row("variance ranks errors: Spearman (SST-2)", "0.376", str(rank), rank.low > 0)
-        parts = np.array_split(np.argsort(variance), 10)
-        tenths = np.array([wrong[part].mean() for part in parts])
-        trend, chance = spearman(np.arange(10.0), tenths)
-        row(
-            "the more variance, the more errors (Figure 3)",
-            "rises",
-            f"{tenths[0]:.1%} wrong in the lowest tenth, {tenths[-1]:.1%} in the highest (Spearman "
-            f"over the tenths {trend:.2f}, p = {chance:.1g})",
-            trend > 0 and chance < 0.05,
-        )
-    error = intervals["ece"]
-    row("calibration: ECE", "0.0000", str(error), error.low < 5e-5)
-    if "variance" in evidence.outside:
-        seen = intervals["auroc_ood (variance)"]
-        other = intervals["auroc_ood (1 - confidence)"]
-        less = f", but 1 - confidence tells more ({other.value:.3f})"
-        row(
-            "variance tells what belongs elsewhere (section 5.2): AUROC",
-            "does",
-            str(seen),
-            seen.low > 0.5,
-            less if seen.value < other.value else "",
-        )
-        unseen = float((evidence.outside["variance"] <= tau_var).mean())
-        row(
-            "some of it moves nothing and looks certain (Proposition 1, section 7)",
-            "in theory",
-            f"{unseen:.1%} of it is within the policy's variance",
-            unseen > 0,
-        )
-    return rows
 
 
 def _matrix(predictions: Sequence[Prediction]) -> Floats:
@@ -233,24 +179,6 @@ def _coverage_by_confidence(scores: Scores, risk: float) -> float:
     counts = np.arange(1, len(order) + 1)
     reached = np.cumsum(~scores.correct[order]) / counts <= risk
     return float(counts[reached].max() / len(order)) if reached.any() else 0.0
-
-
-def _sentences(classifier: BayesLoRAClassifier, preset: Preset) -> list[dict[str, Any]]:
-    scoring = preset.scoring
-    predictions = classifier.predict(
-        TABLE_1, estimator=scoring.estimator, n_draws=scoring.n_draws, seed=scoring.seed
-    )
-    return [
-        {
-            "text": text,
-            "label": p.label,
-            "confidence": p.confidence,
-            "variance": p.variance,
-            "novelty": p.novelty,
-            "action": decide(p, preset.policy).action,
-        }
-        for text, p in zip(TABLE_1, predictions, strict=True)
-    ]
 
 
 def _routes(

@@ -47,7 +47,7 @@ LEAST_SD = 0.05  # of a measured offset: a hundred texts cannot show less
 # Moments are computed at so many deviations of a belief, and interpolated in between.
 _AT = torch.linspace(-4, 4, 17, dtype=torch.float64)
 _FINE = torch.linspace(-4, 4, 129, dtype=torch.float64)
-_DENSITY = (-_FINE.square() / 2).softmax(dim=0)
+_DENSITY = torch.outer(*[(-_FINE.square() / 2).softmax(dim=0)] * 2).flatten()
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,8 @@ class Belief:
             thresholds = torch.tensor([tau_conf, tau_var], dtype=torch.float64)
             sure = fine[:, 0] >= thresholds[0].logit()
             steady = fine[:, 1] <= thresholds[1].log()
-            density = torch.outer(_DENSITY, _DENSITY).flatten()
             is_steady, proceeds = (
-                part.flatten(1).double() @ density for part in (steady, steady & sure)
+                part.flatten(1).double() @ _DENSITY for part in (steady, steady & sure)
             )
             shares = torch.stack([proceeds, is_steady - proceeds, 1 - is_steady])
             doubt[close] = 1 - shares.amax(dim=0)

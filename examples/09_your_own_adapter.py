@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, decide
-from bayeslora_tool.calibration import calibrate_adapter, write_calibration
+from bayeslora_tool.calibrated import write_calibration
+from bayeslora_tool.calibration import calibrate_adapter
 from bayeslora_tool.dataset import read_labelled
 from bayeslora_tool.recipe import Recipe, read_training_data
 from bayeslora_tool.thresholds import Goal

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import Result
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, decide, load_preset
 from bayeslora_tool.calibration import calibrate_adapter
@@ -35,13 +37,29 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+Calibrate = Callable[..., Result]
+
+
 @pytest.fixture
-def calibrated(run: Any, adapter_copy: Path, held_out: Path, tmp_path: Path) -> tuple[Path, Path]:  # noqa: F811
+def calibrate(run: Any, adapter_copy: Path, tmp_path: Path) -> Calibrate:  # noqa: F811
+    """Runs the command on a copy of the tiny adapter; the preset goes to ``p.yaml``."""
+
+    def calibrate(data: Path, *options: str, output: str = "p.yaml") -> Result:
+        given = ("-a", str(adapter_copy), "-d", str(data), "-o", str(tmp_path / output))
+        return run("calibrate", *given, *options)
+
+    return calibrate
+
+
+@pytest.fixture
+def calibrated(
+    calibrate: Calibrate,
+    adapter_copy: Path,
+    held_out: Path,
+    tmp_path: Path,
+) -> tuple[Path, Path]:
     preset = tmp_path / "preset.yaml"
-    result = run(
-        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(preset),
-        "--target-risk", "0.2",
-    )  # fmt: skip
+    result = calibrate(held_out, "--target-risk", "0.2", output=preset.name)
     assert result.exit_code == 0, result.output
     assert "risk 20.0% kept with 95% confidence" in result.stdout
     return adapter_copy, preset
@@ -77,19 +95,17 @@ def test_the_preset_finds_its_adapter_from_wherever(
 
 
 def test_what_an_old_policy_does_now_is_said(
+    calibrate: Calibrate,
     run: Any,  # noqa: F811
     calibrated: tuple[Path, Path],
     held_out: Path,
     tmp_path: Path,
 ) -> None:
-    folder, path = calibrated
+    _, path = calibrated
     rows = held_out.read_text().splitlines()
     other = tmp_path / "other.tsv"
     other.write_text("\n".join([rows[0], *rows[41:]]))
-    again = run(
-        "calibrate", "-a", str(folder), "-d", str(other), "-o", str(tmp_path / "new.yaml"),
-        "--target-risk", "0.2",
-    )  # fmt: skip
+    again = calibrate(other, "--target-risk", "0.2", output="new.yaml")
     assert again.exit_code == 0, again.output
     assert "calibrated for this adapter before, all escalates now" in again.stderr
     told = run("predict", "-p", str(path), "a good song")
@@ -110,34 +126,26 @@ def test_thresholds_are_refused_with_other_noise(
 
 
 def test_load_can_be_capped_instead(
-    run: Any,  # noqa: F811
-    adapter_copy: Path,
+    calibrate: Calibrate,
     held_out: Path,
     tmp_path: Path,
 ) -> None:
     preset = tmp_path / "p.yaml"
-    result = run(
-        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(preset),
-        "--max-escalation", "0.3",
-    )  # fmt: skip
+    result = calibrate(held_out, "--max-escalation", "0.3")
     assert result.exit_code == 0, result.output
     assert "load 30.0% kept" in result.stdout
     assert "at most 30.0% of texts do not proceed" in preset.read_text()
 
 
 def test_a_load_that_nothing_keeps_to_is_an_answer_too(
-    run: Any,  # noqa: F811
-    adapter_copy: Path,
+    calibrate: Calibrate,
     held_out: Path,
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "long.tsv"
     rows = held_out.read_text().splitlines()
     file.write_text("\n".join([rows[0], *rows[1:101], *("word " * 90 + r for r in rows[101:])]))
-    result = run(
-        "calibrate", "-a", str(adapter_copy), "-d", str(file), "-o", str(tmp_path / "p.yaml"),
-        "--max-escalation", "0.1",
-    )  # fmt: skip
+    result = calibrate(file, "--max-escalation", "0.1")
     assert result.exit_code == 1
     assert "not reached: load 10.0%" in result.stderr
     assert "at the loosest thresholds" in result.stderr
@@ -145,17 +153,14 @@ def test_a_load_that_nothing_keeps_to_is_an_answer_too(
 
 
 def test_infeasible_is_an_answer_and_writes_nothing(
-    run: Any,  # noqa: F811
+    calibrate: Calibrate,
     adapter_copy: Path,
     held_out: Path,
     tmp_path: Path,
 ) -> None:
     before = (adapter_copy / "bayeslora.json").read_bytes()
     preset = tmp_path / "p.yaml"
-    result = run(
-        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(preset),
-        "--target-risk", "0.001",
-    )  # fmt: skip
+    result = calibrate(held_out, "--target-risk", "0.001")
     assert result.exit_code == 1
     assert "not reached" in result.stderr
     assert "more labels" in result.stderr or "no number of labels" in result.stderr
@@ -164,18 +169,14 @@ def test_infeasible_is_an_answer_and_writes_nothing(
 
 
 def test_recurring_texts_are_counted(
-    run: Any,  # noqa: F811
-    adapter_copy: Path,
+    calibrate: Calibrate,
     held_out: Path,
     tmp_path: Path,
 ) -> None:
     again = tmp_path / "again.tsv"
     lines = held_out.read_text().splitlines()
     again.write_text("\n".join([*lines, *lines[1:4]]) + "\n")
-    result = run(
-        "calibrate", "-a", str(adapter_copy), "-d", str(again), "-o", str(tmp_path / "p.yaml"),
-        "--target-risk", "0.2", "--train", str(held_out),
-    )  # fmt: skip
+    result = calibrate(again, "--target-risk", "0.2", "--train", str(held_out))
     assert "203 texts recur in" in result.stderr
     assert "3 texts repeat another" in result.stderr
 
@@ -207,8 +208,7 @@ def test_strangers_must_not_crowd_out_the_labelled_texts(tiny: Any) -> None:
     ],
 )
 def test_bad_input(
-    run: Any,  # noqa: F811
-    adapter_copy: Path,
+    calibrate: Calibrate,
     held_out: Path,
     tmp_path: Path,
     rows: list[str] | None,
@@ -219,26 +219,20 @@ def test_bad_input(
     if rows is not None:
         file = tmp_path / "bad.tsv"
         file.write_text("\n".join(["text\tlabel", *rows]) + "\n")
-    output = str(tmp_path / "p.yaml")
-    result = run("calibrate", "-a", str(adapter_copy), "-d", str(file), "-o", output, *options)
-    assert failed(result, message)
+    assert failed(calibrate(file, *options), message)
 
 
 def test_a_plain_adapter_cannot_be_calibrated(
-    run: Any,  # noqa: F811
+    calibrate: Calibrate,
     adapter_copy: Path,
     held_out: Path,
-    tmp_path: Path,
     tiny_backbone: Path,
 ) -> None:
     (adapter_copy / "bayeslora.json").unlink()
     config = json.loads((adapter_copy / "adapter_config.json").read_text())
     config["lora_dropout"] = 0.1
     (adapter_copy / "adapter_config.json").write_text(json.dumps(config))
-    result = run(
-        "calibrate", "-a", str(adapter_copy), "-d", str(held_out), "-o", str(tmp_path / "p.yaml"),
-        "--base", str(tiny_backbone),
-    )  # fmt: skip
+    result = calibrate(held_out, "--base", str(tiny_backbone))
     assert failed(result, "has no bayeslora.json")
 
 

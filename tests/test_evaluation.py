@@ -7,6 +7,7 @@ import pytest
 
 from bayeslora_tool import evaluation
 from bayeslora_tool.evaluation import Evidence
+from bayeslora_tool.paper import beside_the_paper
 
 
 def evidence(n: int = 400, seed: int = 0, m: int = 100) -> Evidence:
@@ -92,9 +93,6 @@ def test_metrics_without_a_single_error_have_no_ranking_and_no_warning() -> None
 
 
 def test_the_page_says_where_the_data_contradict_the_paper() -> None:
-    pytest.importorskip("matplotlib")
-    from bayeslora_tool.report import beside_the_paper
-
     rng = np.random.default_rng(0)
     n = 800
     right = rng.uniform(0.5, 1, n)
@@ -107,10 +105,11 @@ def test_the_page_says_where_the_data_contradict_the_paper() -> None:
         found = evaluation.evaluate(given, resamples=20)
         return [row["verdict"] for row in beside_the_paper(given, found, tau_var=0.3)]
 
-    assert verdicts(1 - right)[:2] == ["agrees", "agrees"]
-    assert verdicts(right)[:3] == ["contradicts the paper"] * 3
-    assert verdicts(right)[3].startswith("contradicts the paper, but 1 - confidence tells more")
-    assert verdicts(1 - right)[3].startswith("agrees, but 1 - confidence tells more")
+    agrees, contradicts = verdicts(1 - right), verdicts(right)
+    assert agrees[:2] == ["agrees", "agrees"]
+    assert agrees[3].startswith("agrees, but 1 - confidence tells more")
+    assert contradicts[:3] == ["contradicts the paper"] * 3
+    assert contradicts[3].startswith("contradicts the paper, but 1 - confidence tells more")
 
     faultless = Evidence(p, np.zeros(n, dtype=int), {"variance": right}, {})
     found = evaluation.evaluate(faultless, resamples=20)
