@@ -74,8 +74,8 @@ def beside_the_paper(
         )
         unseen = float((evidence.outside["variance"] <= tau_var).mean())
         row(
-            "some of it moves nothing and looks certain (Proposition 1, section 7)",
-            "in theory",
+            "and yet some of it looks certain (section 7)",
+            "may",
             f"{unseen:.1%} of it is within the policy's variance",
             unseen > 0,
         )
