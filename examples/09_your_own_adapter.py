@@ -40,7 +40,6 @@ def main(folder: Path) -> None:
     random.shuffle(rows)
     for name, part in SPLIT.items():  # to learn from, to choose the epoch by, to calibrate with
         (folder / name).write_text("text\tlabel\n" + "".join(rows[part]))
-
     recipe = Recipe(epochs=2, batch_size=8)
     data = read_training_data(recipe, folder / "train.tsv", folder / "held_out.tsv")
     adapter, policy = folder / "adapter", folder / "policy.yaml"
