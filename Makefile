@@ -13,11 +13,13 @@ test: .venv/dev
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy sees graphs/ and configs/ where they install: inside the package.
+	@# Both see graphs/ and configs/ where they install: inside the package.
+	@rm -rf .mypy_cache/src
 	@mkdir -p .mypy_cache/src/bayeslora_tool
-	@ln -sfn $(CURDIR)/bayeslora_tool/*.py $(CURDIR)/bayeslora_tool/py.typed \
-		$(CURDIR)/graphs $(CURDIR)/configs .mypy_cache/src/bayeslora_tool/
+	@ln -s $(CURDIR)/bayeslora_tool/* $(CURDIR)/graphs $(CURDIR)/configs \
+		.mypy_cache/src/bayeslora_tool/
 	$(BIN)/mypy
+	cd .mypy_cache/src && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
 
 check: lint test
 

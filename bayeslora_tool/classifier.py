@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bayeslora_tool import sequential
-from bayeslora_tool.batching import MicroBatcher
-from bayeslora_tool.encoding import Encoded, Encoder, batches, check_texts
-from bayeslora_tool.golden import check_golden
-from bayeslora_tool.loading import load_adapter
-from bayeslora_tool.manifest import FILE_NAME, Manifest
-from bayeslora_tool.network import Network, Pass
-from bayeslora_tool.novelty import Novelty
+from bayeslora_tool.artifacts.golden_predictions import check_golden
+from bayeslora_tool.artifacts.loading import load_adapter
+from bayeslora_tool.artifacts.manifest import FILE_NAME, Manifest, PosteriorRecord
+from bayeslora_tool.inference import sequential
+from bayeslora_tool.inference.batching import MicroBatcher
+from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
+from bayeslora_tool.inference.network import Network, Pass
+from bayeslora_tool.inference.novelty import Novelty
+from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
+from bayeslora_tool.inference.scorer import score
 from bayeslora_tool.policy import Estimator, Policy, Scoring
-from bayeslora_tool.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.scorer import score
 from bayeslora_tool.settings import parse
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class BayesLoRAClassifier:
             scoring=scoring,
             policy=policy,
             manifest=loaded.manifest,
-            novelty=loaded.novelty,
+            novelty=Novelty.load(loaded.folder),
         )
         if loaded.manifest is None:
             logger.warning(
@@ -173,7 +173,15 @@ class BayesLoRAClassifier:
                 FILE_NAME,
             )  # fmt: skip
         else:
-            check_golden(classifier, loaded.manifest, exact=dtype in (None, torch.float32))
+            own = PosteriorRecord(
+                placement=posterior.placement, scope=posterior.scope, dropout=posterior.dropout
+            )
+            check_golden(
+                classifier.predict,
+                loaded.manifest,
+                same_noise=own == loaded.manifest.posterior,
+                exact=dtype in (None, torch.float32),
+            )
             if loaded.manifest.calibration is not None:  # golden predictions come from before it
                 classifier.temperature = loaded.manifest.calibration.temperature
                 if not (placement or scope or dropout):  # the noise it was measured with

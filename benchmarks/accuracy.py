@@ -13,8 +13,8 @@ import typer
 from rich.progress import Progress
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.describe import measure
-from bayeslora_tool.recipe import read_as_trained
+from bayeslora_tool.training.packaging import measure
+from bayeslora_tool.training.recipe import read_as_trained
 
 
 def main(

@@ -18,10 +18,11 @@ from rich.progress import track
 from scipy import stats
 from torch import Tensor
 
-from bayeslora_tool import BayesLoRAClassifier, estimators
-from bayeslora_tool.encoding import batches
+from bayeslora_tool import BayesLoRAClassifier
+from bayeslora_tool.inference import estimators
+from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.policy import load_preset
-from bayeslora_tool.recipe import read_as_trained
+from bayeslora_tool.training.recipe import read_as_trained
 
 Pair = tuple[Tensor, Tensor]  # mean and variance of the likeliest label's probability, each (B,)
 

@@ -22,12 +22,12 @@ from rich.table import Table
 from torch import nn
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.bench import equal_routes
-from bayeslora_tool.dataset import read_texts
-from bayeslora_tool.encoding import batches
-from bayeslora_tool.loading import load_adapter
+from bayeslora_tool.artifacts.loading import load_adapter
+from bayeslora_tool.benchmarking.bench import equal_routes
+from bayeslora_tool.benchmarking.timing import ratio, take_turns
+from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.policy import load_preset
-from bayeslora_tool.turns import ratio, take_turns
+from bayeslora_tool.training.dataset import read_texts
 
 TOKENS_PER_PASS = 1024
 

@@ -19,8 +19,8 @@ from rich.table import Table
 from scipy import stats
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.baselines import Draw, backbone_dropout
-from bayeslora_tool.recipe import read_as_trained
+from bayeslora_tool.evaluation.baselines import Draw, backbone_dropout
+from bayeslora_tool.training.recipe import read_as_trained
 
 
 def main(adapter: str, file: Path, draws: int = 50) -> None:

@@ -20,11 +20,11 @@ import typer
 from rich.progress import Progress, track
 
 from bayeslora_tool import BayesLoRAClassifier, Scoring
-from bayeslora_tool.calibration import predict_all, to_scores
-from bayeslora_tool.dataset import read_texts
-from bayeslora_tool.guarantee import calibrate
-from bayeslora_tool.recipe import read_as_trained
-from bayeslora_tool.thresholds import Goal, Scores, Thresholds
+from bayeslora_tool.calibration.adapter import predict_all, to_scores
+from bayeslora_tool.calibration.guarantee import calibrate
+from bayeslora_tool.calibration.thresholds import Goal, Scores, Thresholds
+from bayeslora_tool.training.dataset import read_texts
+from bayeslora_tool.training.recipe import read_as_trained
 
 
 def risk_and_coverage(scores: Scores, thresholds: Thresholds) -> tuple[float, float]:

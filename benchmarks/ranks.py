@@ -20,11 +20,11 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.dataset import LabelledText, read_labelled, read_texts
-from bayeslora_tool.fused import FusedLoraLinear
-from bayeslora_tool.recipe import Recipe, TrainingData
-from bayeslora_tool.theory import inspect_adapter
-from bayeslora_tool.training import train_adapter
+from bayeslora_tool.evaluation.geometry import inspect_adapter
+from bayeslora_tool.inference.fused import FusedLoraLinear
+from bayeslora_tool.training.dataset import LabelledText, read_labelled, read_texts
+from bayeslora_tool.training.recipe import Recipe, TrainingData
+from bayeslora_tool.training.trainer import train_adapter
 
 RANKS = (2, 4, 8, 16, 32, 64)
 

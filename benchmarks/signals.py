@@ -18,11 +18,12 @@ from rich.progress import track
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from bayeslora_tool import BayesLoRAClassifier, estimators
-from bayeslora_tool.dataset import read_texts
-from bayeslora_tool.encoding import Encoded, batches
-from bayeslora_tool.fused import linearization
-from bayeslora_tool.recipe import read_as_trained
+from bayeslora_tool import BayesLoRAClassifier
+from bayeslora_tool.inference import estimators
+from bayeslora_tool.inference.encoding import Encoded, batches
+from bayeslora_tool.inference.fused import linearization
+from bayeslora_tool.training.dataset import read_texts
+from bayeslora_tool.training.recipe import read_as_trained
 
 
 def main(adapter: str, file: Path, outside: Path) -> None:

@@ -6,7 +6,7 @@ Needs the [agents] extra. The model wants the same call in both conversations; t
 the user wrote, and stops the call only where that is unclear.
 """
 
-from bayeslora_tool.graphs.resume import pending, resume, start
+from bayeslora_tool.graphs.runs import pending, resume, start
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from scripted_chat import ScriptedChat, call
 
 from bayeslora_tool import BayesLoRAClassifier, load_preset
-from bayeslora_tool.middleware import UncertaintyGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 
 
 @tool

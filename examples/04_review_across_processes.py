@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bayeslora_tool.graphs.resume import pending, resume, start
+from bayeslora_tool.graphs.runs import pending, resume, start
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from bayeslora_tool import create_escalation_graph, load_preset
-from bayeslora_tool.deferred import DeferredClassifier
+from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 
 THREAD = {"configurable": {"thread_id": "ticket-7"}}
 
@@ -25,7 +25,7 @@ THREAD = {"configurable": {"thread_id": "ticket-7"}}
 def run(role: str, file: str) -> None:
     preset = load_preset("cautious")
     builder = create_escalation_graph(
-        classifier=DeferredClassifier(preset),
+        classifier=LazyClassifier(preset),
         policy=preset.policy,
         act=lambda outcome: f"{outcome['label']} is done",
     )

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
-from bayeslora_tool.graphs.resume import pending, resume, start
-from bayeslora_tool.graphs.review import CLARIFY_ACTION
+from bayeslora_tool.graphs.runs import pending, resume, start
 from langgraph.checkpoint.memory import InMemorySaver
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, create_escalation_graph
+from bayeslora_tool.review.clarification import CLARIFY_ACTION
 
 POLICY = Policy(tau_conf=0.97, tau_var=0.25, on_low_confidence="clarify", max_clarifications=1)
 SCRIPT = ["it's about my card", "i lost my card and need to report it", "florgle", "wumpus", ""]

@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 from tempfile import TemporaryDirectory
 
-from bayeslora_tool.graphs.resume import pending, resume, start
+from bayeslora_tool.graphs.runs import pending, resume, start
 from bayeslora_tool.graphs.state import Outcome
 from langgraph.checkpoint.memory import InMemorySaver
 

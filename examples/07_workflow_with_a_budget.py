@@ -3,7 +3,7 @@
 python examples/07_workflow_with_a_budget.py
 """
 
-from bayeslora_tool.graphs.resume import pending, resume, start
+from bayeslora_tool.graphs.runs import pending, resume, start
 from bayeslora_tool.graphs.workflow import Step, WorkflowState, create_workflow_graph
 from langgraph.checkpoint.memory import InMemorySaver
 

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 from tempfile import mkdtemp
 
-from bayeslora_tool.graphs.simulation import simulate
-
 from bayeslora_tool import BayesLoRAClassifier, load_preset
-from bayeslora_tool.scenarios import Prices, Reviewer, read_scenarios
-from bayeslora_tool.simulation_report import write_simulation
+from bayeslora_tool.simulation.report import write_simulation
+from bayeslora_tool.simulation.scenarios import Prices, Reviewer, read_scenarios
+from bayeslora_tool.simulation.simulator import simulate
 
 
 def main(folder: Path) -> None:

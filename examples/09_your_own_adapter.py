@@ -14,12 +14,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, decide
-from bayeslora_tool.calibrated import write_calibration
-from bayeslora_tool.calibration import calibrate_adapter
-from bayeslora_tool.dataset import read_labelled
-from bayeslora_tool.recipe import Recipe, read_training_data
-from bayeslora_tool.thresholds import Goal
-from bayeslora_tool.training import train_adapter
+from bayeslora_tool.calibration.adapter import calibrate_adapter
+from bayeslora_tool.calibration.preset_file import write_calibration
+from bayeslora_tool.calibration.thresholds import Goal
+from bayeslora_tool.training.dataset import read_labelled
+from bayeslora_tool.training.recipe import Recipe, read_training_data
+from bayeslora_tool.training.trainer import train_adapter
 
 SAID = {
     "refund": ["i want my money back for the {}", "please refund the {}", "return my {} payment"],

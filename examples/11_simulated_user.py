@@ -5,11 +5,11 @@
 The user is scripted. `create_llm_simulated_user` of openevals gives one played by a model instead.
 """
 
-from bayeslora_tool.graphs.conversation import as_simulation_app
 from langgraph.checkpoint.memory import InMemorySaver
 from openevals.simulators import run_multiturn_simulation
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, create_escalation_graph
+from bayeslora_tool.simulation.openevals_app import as_simulation_app
 
 # By hand, to ask often; `bayeslora calibrate` writes thresholds that keep a promise.
 POLICY = Policy(tau_conf=0.97, tau_var=0.25, on_low_confidence="clarify", max_clarifications=1)

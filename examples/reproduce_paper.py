@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from bayeslora_tool.backbone import find_backbone
-from bayeslora_tool.dataset import read_labelled
-from bayeslora_tool.paper import TABLE_1
-from bayeslora_tool.recipe import DEFAULT_BACKBONE, DEFAULT_REVISION, Recipe, TrainingData
-from bayeslora_tool.training import train_adapter
+from bayeslora_tool.artifacts.backbone import find_backbone
+from bayeslora_tool.evaluation.paper_sentences import TABLE_1
+from bayeslora_tool.training.dataset import read_labelled
+from bayeslora_tool.training.recipe import DEFAULT_BACKBONE, DEFAULT_REVISION, Recipe, TrainingData
+from bayeslora_tool.training.trainer import train_adapter
 
 ACCURACY, SPEARMAN, P_VALUE = 0.8797, 0.376, 1.8e-46  # as printed in the paper
 LABELS = {"0": "negative", "1": "positive"}

@@ -1,1 +1,8 @@
-"""LangGraph state machines around an uncertain classifier. Nothing here imports torch."""
+"""State machines around anything with ``predict(texts)``. Know no model and import no torch.
+
+``gate`` is what all are made of; ``resume`` starts, answers and carries on their runs.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from inspect import isawaitable, iscoroutine
 from typing import Any
 
-from bayeslora_tool.graphs.gate import Ask, build_gate
+from bayeslora_tool.graphs.gate import build_gate
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationInput, EscalationState, Outcome
 from langchain_core.runnables import RunnableLambda
@@ -14,6 +14,7 @@ from langchain_core.runnables.config import run_in_executor
 from langgraph.graph import StateGraph
 
 from bayeslora_tool.policy import Policy
+from bayeslora_tool.review.clarification import Ask
 
 
 def create_escalation_graph(

@@ -9,14 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 from uuid import uuid4
 
-from bayeslora_tool.graphs.review import (
-    clarification_request,
-    read_clarification,
-    read_review,
-    review_request,
-    why_declined,
-    why_not_asked,
-)
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -38,8 +30,17 @@ from langgraph.types import interrupt
 
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction
-
-Ask = Callable[[Prediction, str], str]
+from bayeslora_tool.review.answers import read_review
+from bayeslora_tool.review.clarification import (
+    Ask,
+    clarification_request,
+    default_question,
+    put_question,
+    read_clarification,
+    why_declined,
+    why_not_asked,
+)
+from bayeslora_tool.review.requests import review_request
 
 
 def create_gate_graph(
@@ -267,27 +268,6 @@ def _policy_route(state: EscalationState, policy: Policy) -> Route:
     if decision.action == "clarify" and asked >= policy.max_clarifications:
         return Route(action="escalate", reason=f"{decision.reason} {why_not_asked(asked)}")
     return Route(action=decision.action, reason=decision.reason)
-
-
-def put_question(ask: Ask, prediction: Mapping[str, Any], text: str) -> str:
-    """What ``ask`` wants to know of the user.
-
-    Raises:
-        TypeError: That is no text.
-    """
-    question = ask(Prediction.from_dict(prediction), text)
-    if not isinstance(question, str) or not question.strip():
-        raise TypeError(f"`ask` gave {question!r:.60}, expected a question")
-    return question
-
-
-def default_question(prediction: Prediction, text: str) -> str:
-    """Names the two likeliest labels, and the way out."""
-    first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
-    return (
-        f'I am not sure what you mean. Is it about "{first}" or "{second}"? Tell me more, or say '
-        f'"neither".'
-    )
 
 
 def _outcome(

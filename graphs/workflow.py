@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from bayeslora_tool.graphs.escalation import act_node
-from bayeslora_tool.graphs.gate import Ask, build_gate
+from bayeslora_tool.graphs.gate import build_gate
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationState, Outcome, Route
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 
 from bayeslora_tool.policy import Policy
+from bayeslora_tool.review.clarification import Ask
 
 
 class WorkflowInput(TypedDict):

@@ -1,21 +1,23 @@
-"""Shared fixtures: fakes, a tiny LoRA model that needs no files, and the bundled adapters."""
+"""Shared fixtures: fakes, a tiny LoRA model that needs no files, bundled adapters, commands."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from bayeslora_tool.cli import app, terminal
 from bayeslora_tool.policy import Policy
-from bayeslora_tool.prediction import Prediction
+from tests.fakes import FakeClassifier, by_words
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,59 +25,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-def make_prediction(**changes: Any) -> Prediction:
-    values: dict[str, Any] = {
-        "label": "yes",
-        "confidence": 0.9,
-        "variance": 0.001,
-        "probabilities": {"yes": 0.9, "no": 0.1},
-        "entropy": 0.325,
-        "mutual_information": 0.002,
-        "n_draws": 20,
-        "estimator": "monte_carlo",
-        "seed": 0,
-        "n_tokens": 5,
-        "truncated": False,
-    }
-    return Prediction(**values | changes)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(terminal.out, "width", 160)
+    monkeypatch.setattr(terminal.err, "width", 160)
+    runner = CliRunner()
+    return lambda *arguments, **options: runner.invoke(app, [*arguments], **options)
 
 
-class FakeClassifier:
-    """Predicts by a function of the text and remembers what it was asked."""
-
-    labels = ("yes", "no")
-
-    def __init__(self, answer: Callable[[str], Prediction]) -> None:
-        self.answer = answer
-        self.seen: list[str] = []
-
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        self.seen.extend(texts)
-        return [self.answer(text) for text in texts]
-
-
-class Answers:
-    """A classifier that answers with whatever it was given, or raises it."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def predict(self, texts: Sequence[str]) -> Any:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-
-def by_words(text: str) -> Prediction:
-    """Sure unless the text says otherwise; the last line decides."""
-    last = text.splitlines()[-1]
-    if "vague" in last:
-        return make_prediction(confidence=0.6, probabilities={"yes": 0.6, "no": 0.4})
-    if "odd" in last:
-        return make_prediction(variance=0.2)
-    if "boom" in last:
-        raise RuntimeError("the model broke")
-    return make_prediction()
+def failed(result: Result, message: str) -> bool:
+    return result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.fixture
@@ -105,9 +64,9 @@ def make_tiny_backbone(folder: Path, *, seed: int) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from bayeslora_tool.backbone import find_backbone
-    from bayeslora_tool.loading import load_tokenizer, quiet
-    from bayeslora_tool.recipe import DEFAULT_BACKBONE
+    from bayeslora_tool.artifacts.backbone import find_backbone
+    from bayeslora_tool.artifacts.loading import load_tokenizer, quiet
+    from bayeslora_tool.training.recipe import DEFAULT_BACKBONE
 
     torch.manual_seed(seed)
     config = BertConfig(
@@ -143,8 +102,8 @@ def tiny_adapter(
     tiny_backbone: Path, tiny_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """An adapter folder that `train_adapter` made on the tiny backbone."""
-    from bayeslora_tool.recipe import Recipe, read_training_data
-    from bayeslora_tool.training import train_adapter
+    from bayeslora_tool.training.recipe import Recipe, read_training_data
+    from bayeslora_tool.training.trainer import train_adapter
 
     recipe = Recipe(
         backbone=str(tiny_backbone),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from bayeslora_tool import BayesLoRAClassifier, Policy, Scoring, classifier, decide, network
-from bayeslora_tool.calibration import measure_offset
+from bayeslora_tool import BayesLoRAClassifier, Policy, Scoring, classifier, decide
+from bayeslora_tool.calibration.adapter import measure_offset
+from bayeslora_tool.inference import network
 from bayeslora_tool.prediction import Prediction
 
 TEXTS = [

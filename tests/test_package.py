@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -11,9 +12,8 @@ from pathlib import Path
 import pytest
 from langchain_core.messages import AIMessage
 
+from tests.conftest import ROOT
 from tests.scripted_model import ScriptedModel, calls
-
-ROOT = Path(__file__).parents[1]
 
 CHECK = """
 import sys
@@ -26,7 +26,7 @@ from bayeslora_tool import Policy, create_escalation_graph
 for name in ("default", "sentiment", "intents", "cautious"):
     Policy.from_preset(name)
 assert "torch" not in sys.modules, "policy or graph imports torch"
-from bayeslora_tool.recipe import load_recipe
+from bayeslora_tool.training.recipe import load_recipe
 load_recipe("intents")
 from bayeslora_tool import BayesLoRAClassifier
 for name in ("sentiment", "intents"):
@@ -60,6 +60,10 @@ def test_wheel_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
         "bayeslora_tool/adapters/intents/bayeslora.json",
     ):
         assert expected in names
+    code = [*(ROOT / "bayeslora_tool").rglob("*.py*"), *(ROOT / "graphs").glob("*.py*")]
+    for file in code:
+        inside = file.relative_to(ROOT).as_posix().replace("graphs/", "bayeslora_tool/graphs/", 1)
+        assert file.suffix == ".pyc" or inside in names
 
 
 def test_wheel_installs_and_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
@@ -95,14 +99,18 @@ def test_importing_the_package_and_the_command_line_stays_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_public_name_resolves() -> None:
-    import bayeslora_tool
+ROOMS = sorted(path.parent.name for path in (ROOT / "bayeslora_tool").glob("*/__init__.pyi"))
 
-    for name in bayeslora_tool.__all__:
-        assert getattr(bayeslora_tool, name).__doc__
-    assert set(bayeslora_tool.__all__) == set(bayeslora_tool._HOME)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        bayeslora_tool.nothing  # noqa: B018
+
+@pytest.mark.parametrize("room", ["", *ROOMS, "graphs"])
+def test_every_name_that_a_room_offers_resolves(room: str) -> None:
+    module = importlib.import_module(f"bayeslora_tool.{room}".rstrip("."))
+    assert module.__doc__
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    assert len(module.__all__) <= (25 if not room else 12)
+    with pytest.raises(AttributeError, match="attribute nothing"):
+        module.nothing  # noqa: B018
 
 
 def readme_blocks() -> list[str]:

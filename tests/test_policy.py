@@ -8,7 +8,7 @@ import pytest
 
 from bayeslora_tool.policy import Policy, Scoring, decide, load_preset
 from bayeslora_tool.settings import bundled
-from tests.conftest import make_prediction
+from tests.fakes import make_prediction
 
 NAN, INF = math.nan, math.inf
 ABOVE = math.nextafter(0.01, 1)

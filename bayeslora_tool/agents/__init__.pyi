@@ -1,0 +1,4 @@
+from .dialogue import user_request as user_request
+from .middleware import AnswerGate as AnswerGate
+from .middleware import UncertaintyGate as UncertaintyGate
+from .tool import BayesLoRATool as BayesLoRATool

@@ -1,0 +1,90 @@
+"""Reads an agent's conversation: what the user wants, and what the model would do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
+
+from bayeslora_tool.review.clarification import declines
+
+FINAL_ANSWER = "final_answer"
+
+_QUESTION = "bayeslora_question"
+
+
+def user_request(call: ToolCall, state: Any) -> str:
+    """What a gate scores unless told otherwise: the user's request, whatever the call.
+
+    That is the user's last message and, if it answers a question of the gate, the messages that
+    led to the question, a line each, without an answer like "neither". What the model wrote is
+    left out: a model's own words sound surer than the request they came from.
+
+    Raises:
+        ValueError: The conversation holds no message of the user.
+    """
+    words, _ = _request(state["messages"])
+    if not words:
+        raise ValueError("the conversation holds no message of the user to score")
+    return "\n".join(words if declined(state["messages"]) is None else words[:-1])
+
+
+def times_asked(messages: Sequence[AnyMessage]) -> int:
+    """How often a gate has asked the user about the present request."""
+    return _request(messages)[1]
+
+
+def declined(messages: Sequence[AnyMessage]) -> str | None:
+    """What the user said to a gate's last question, if it means none of what that offers."""
+    words, asked = _request(messages)
+    return words[-1] if asked and declines(words[-1]) else None
+
+
+def question_to_user(question: str) -> AIMessage:
+    """A message that later turns know for a gate's question."""
+    return AIMessage(question, additional_kwargs={"lc_source": _QUESTION})
+
+
+def pending_calls(messages: Sequence[AnyMessage]) -> list[ToolCall]:
+    """The calls of the model's last message that have no answer yet."""
+    answered = set()
+    for message in reversed(messages):
+        if isinstance(message, AIMessage):
+            return [call for call in message.tool_calls if call["id"] not in answered]
+        if isinstance(message, ToolMessage):
+            answered.add(message.tool_call_id)
+    return []
+
+
+def final_answer(messages: Sequence[AnyMessage]) -> ToolCall | None:
+    """The model's last message as a call of ``final_answer``, if it ends the turn.
+
+    None if it calls tools, or is a gate's question.
+    """
+    last = messages[-1] if messages else None
+    if not isinstance(last, AIMessage) or last.tool_calls or _source(last) == _QUESTION:
+        return None
+    return ToolCall(name=FINAL_ANSWER, args={"answer": str(last.text)}, id=last.id)
+
+
+def _source(message: AnyMessage) -> Any:
+    return message.additional_kwargs.get("lc_source")
+
+
+def _request(messages: Sequence[AnyMessage]) -> tuple[list[str], int]:
+    """The user's words about the present request, and the questions they were asked about it."""
+    words: list[str] = []
+    said: list[str] = []  # by the user, one message after another
+    asked = 0
+    for message in reversed(messages):
+        if isinstance(message, HumanMessage):
+            if _source(message) is not None:  # a summary
+                break
+            said.insert(0, str(message.text))
+        elif said and isinstance(message, AIMessage | ToolMessage):
+            if _source(message) != _QUESTION:  # the turn before was another request
+                break
+            words, said = said + words, []
+            asked += 1
+    return said[-1:] + words, asked

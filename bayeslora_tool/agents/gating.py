@@ -1,0 +1,245 @@
+"""What the gates of ``middleware.py`` share: score what the model wants and keep the record.
+
+Scoring and asking lie in two steps of the agent. ``after_model`` scores and keeps the records in
+the agent's private state; a later step reads them and may interrupt. LangGraph runs an interrupted
+step again from its top, but never a finished one: nothing is scored twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Annotated, Any, NotRequired
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.messages import AnyMessage, ToolCall
+from langgraph.errors import GraphBubbleUp
+
+from bayeslora_tool.agents.decision_record import (
+    EVENT,
+    UNSCORED,
+    DecisionRecord,
+    decision_record,
+    escalated,
+    failed,
+    fingerprint,
+    log_decision,
+)
+from bayeslora_tool.agents.dialogue import declined, question_to_user, times_asked, user_request
+from bayeslora_tool.graphs.scoring import (
+    Predictor,
+    ascore,
+    check_classifier,
+    check_timeout,
+    score,
+)
+from bayeslora_tool.policy import Policy
+from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.review.clarification import (
+    default_question,
+    put_question,
+    why_declined,
+    why_not_asked,
+)
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, AgentState
+    from langchain.agents.middleware.types import ModelRequest, PrivateStateAttr, hook_config
+except ImportError as error:
+    raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
+
+
+class GateState(AgentState[Any]):
+    """The agent's state with the gate's records, which neither input nor output carries."""
+
+    uncertainty_gate: NotRequired[Annotated[dict[str, dict[str, DecisionRecord]], PrivateStateAttr]]
+    """By the gate's name and the call's fingerprint, for the calls of the last model message."""
+
+
+class Gate(AgentMiddleware[GateState, Any, Any]):
+    """Scores what the model wants after each of its messages; see the classes built on it.
+
+    Args:
+        classifier: Anything with ``predict(texts) -> list[Prediction]``; async runs use
+            ``apredict``, if there is one. What it cannot score is escalated with the error as the
+            reason.
+        policy: Thresholds and routes. The user is asked about one request at most
+            ``max_clarifications`` times in a row; after that, a reviewer is.
+        text: ``text(tool_call, state) -> str``, what to score for a call; a final answer comes as
+            a call of ``final_answer`` with the argument ``answer``. Calls with the same text share
+            one score.
+        ask: ``ask(prediction, text) -> question`` for the user; by default the question names the
+            two likeliest labels. To any question, "neither" and its like bring a reviewer.
+        timeout: Seconds, > 0, after which a score that has not come is given up and its call
+            escalated; None waits. A ``predict`` that hangs keeps its thread until it returns.
+        name: Tells two gates of one agent apart.
+
+    Raises:
+        TypeError, ValueError: An argument of the wrong kind or out of range.
+    """
+
+    state_schema = GateState
+
+    def __init__(
+        self,
+        classifier: Any,
+        policy: Policy,
+        *,
+        text: Callable[[ToolCall, AgentState[Any]], str] = user_request,
+        ask: Callable[[Prediction, str], str] | None = None,
+        timeout: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_classifier(classifier)
+        check_timeout(timeout)
+        self.classifier: Predictor = classifier
+        self.policy = policy
+        self.timeout = timeout
+        self.text = text
+        self.ask = ask or default_question
+        self._name = name or type(self).__name__
+
+    @property
+    def name(self) -> str:
+        """Of the gate's steps in the graph."""
+        return self._name
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
+        """Call the model, unless the gate could not do its work."""
+        self._check_request(request)
+        return handler(request)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """:meth:`wrap_model_call` for async runs."""
+        self._check_request(request)
+        return await handler(request)
+
+    @hook_config(can_jump_to=["end"])
+    def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
+        """Score the pending calls; end the turn if the user must be asked."""
+        calls, texts = self._to_score(state)
+        scores = {text: self._score(text) for text in _unique(texts)}
+        update, events = self._route(state, calls, _paired(texts, scores))
+        for event in events:
+            with suppress(RuntimeError):  # outside of a run there is nobody to tell
+                dispatch_custom_event(EVENT, event)
+        return update
+
+    @hook_config(can_jump_to=["end"])
+    async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
+        """:meth:`after_model` for async runs."""
+        calls, texts = self._to_score(state)
+        unique = _unique(texts)
+        judged = await asyncio.gather(*map(self._ascore, unique))
+        scores = dict(zip(unique, judged, strict=True))
+        update, events = self._route(state, calls, _paired(texts, scores))
+        for event in events:
+            with suppress(RuntimeError):
+                await adispatch_custom_event(EVENT, event)
+        return update
+
+    @abstractmethod
+    def _check_request(self, request: ModelRequest[Any]) -> None:
+        """Raise ValueError for an agent that cannot be gated as asked."""
+
+    @abstractmethod
+    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
+        """What to gate, as calls."""
+
+    @abstractmethod
+    def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
+        """Messages that take back what the model wants, before the user is asked."""
+
+    def _record(self, state: Any, call: ToolCall) -> DecisionRecord:
+        records = state.get("uncertainty_gate", {}).get(self.name, {})
+        record: DecisionRecord = records.get(fingerprint(call), UNSCORED)
+        return record
+
+    def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[str | DecisionRecord]]:
+        """The calls to gate, and each one's text, or its record if it has none."""
+        calls = self._calls(state["messages"])
+        texts: list[str | DecisionRecord] = []
+        for call in calls:
+            try:
+                text = self.text(call, state)
+                if not isinstance(text, str):
+                    raise TypeError(f"`text` gave {text!r:.80}, expected a str")
+                texts.append(text)
+            except GraphBubbleUp:
+                raise
+            except Exception as error:  # fail closed
+                texts.append(failed(None, f"{type(error).__name__}: {error}"))
+        return calls, texts
+
+    # Each text is scored alone, so that it fails alone.
+    def _score(self, text: str) -> DecisionRecord:
+        return decision_record(text, score(self.classifier, text, self.timeout), self.policy)
+
+    async def _ascore(self, text: str) -> DecisionRecord:
+        if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
+            scored = await ascore(self.classifier, text, self.timeout)
+            return decision_record(text, scored, self.policy)
+        return await asyncio.to_thread(self._score, text)
+
+    def _route(
+        self, state: GateState, calls: list[ToolCall], records: list[DecisionRecord]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The update of the agent's state, and what to tell tracers."""
+        question = None
+        if (words := declined(state["messages"])) is not None:
+            why = why_declined(words)
+            records = [escalated(record, why, record["failure"]) for record in records]
+        vague = next((record for record in records if record["action"] == "clarify"), None)
+        if vague is not None:
+            question, instead = self._question(vague, times_asked(state["messages"]))
+            if question is None:
+                records = [
+                    escalated(record, *instead) if record["action"] == "clarify" else record
+                    for record in records
+                ]
+        judged = list(zip(calls, records, strict=True))
+        kept = {fingerprint(call): record for call, record in judged}
+        update: dict[str, Any] = {
+            "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
+        }
+        if question is not None:
+            update["messages"] = [
+                *self._put_off(state["messages"]),
+                question_to_user(question),
+            ]
+            update["jump_to"] = "end"
+        return update, [log_decision(call["name"], record) for call, record in judged]
+
+    def _question(
+        self, record: DecisionRecord, asked: int
+    ) -> tuple[str | None, tuple[str, str | None]]:
+        """A question to the user, or else why a reviewer is asked, and what failed."""
+        if asked >= self.policy.max_clarifications:
+            return None, (why_not_asked(asked), None)
+        assert record["prediction"] is not None
+        assert record["text"] is not None
+        try:
+            question = put_question(self.ask, record["prediction"], record["text"])
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # fail closed
+            kind = type(error).__name__
+            return None, (f"No question could be put ({kind}).", f"{kind}: {error}")
+        return question, ("", None)
+
+
+def _unique(texts: list[str | DecisionRecord]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if isinstance(text, str)))
+
+
+def _paired(
+    texts: list[str | DecisionRecord], scores: dict[str, DecisionRecord]
+) -> list[DecisionRecord]:
+    return [scores[text] if isinstance(text, str) else text for text in texts]

@@ -1,0 +1,213 @@
+"""bayeslora.json beside each adapter: what it was trained on, and proof that nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bayeslora_tool.artifacts.backbone import find_adapter, sha256
+from bayeslora_tool.settings import parse
+
+FILE_NAME = "bayeslora.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+NOVELTY_FILE = "novelty.safetensors"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneRecord(_Part):
+    """The backbone the adapter was trained on: hub name, commit, and SHA-256 of its files."""
+
+    name: str
+    revision: str | None
+    files: Annotated[dict[str, Sha256], Field(min_length=1)]
+
+
+class PosteriorRecord(_Part):
+    """The noise the adapter was trained with; see ``posterior.py`` for the words."""
+
+    placement: Literal["rank", "input"]
+    scope: Literal["sequence", "token"]
+    dropout: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Golden(_Part):
+    """What the adapter said about a probe text on the day it was trained.
+
+    ``confidence`` and ``variance`` are the Monte Carlo moments at ``Manifest.golden_draws`` draws,
+    seed 0; ``deterministic`` is the probability of the label in the pass without noise.
+    """
+
+    text: str
+    label: str
+    deterministic: float
+    confidence: float
+    variance: float
+
+
+class Offset(_Part):
+    """How far the log-odds of infinitely many draws lie off the linearized ones.
+
+    For a text whose linearized log-odds have the deviation s, their location lies off by
+    ``s (a + b s)``, give or take ``s * location_sd``, with ``location = (a, b)``; the logarithm of
+    their variance by ``c + d s``, give or take ``log_variance_sd``, with ``log_variance = (c, d)``.
+    Of that variance the linearization leaves the share ``unexplained``.
+    """
+
+    location: tuple[float, float]
+    location_sd: Annotated[float, Field(gt=0)]
+    log_variance: tuple[float, float]
+    log_variance_sd: Annotated[float, Field(gt=0)]
+    unexplained: Annotated[float, Field(gt=0, lt=1)]
+
+
+class CalibrationRecord(_Part):
+    """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration.py``.
+
+    ``temperature`` divides the logits of every later prediction; ``offset`` is measured at it, for
+    the ``adaptive`` estimator; ``scored_by`` names the scoring
+    that the thresholds hold for, ``data_sha256`` the file of labelled texts. ``coverage``,
+    ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
+    """
+
+    temperature: Annotated[float, Field(gt=0)]
+    offset: Offset
+    scored_by: str
+    tau_conf: float
+    tau_var: float
+    tau_novelty: float | None
+    target_risk: float | None
+    max_escalation: float | None
+    max_out_of_scope: float | None
+    delta: float
+    coverage: float
+    risk: float
+    risk_bound: float
+    out_of_scope: float | None
+    n_tuning: int
+    n_testing: int
+    data_sha256: dict[str, Sha256]
+
+
+class Manifest(_Part):
+    """The content of ``bayeslora.json``."""
+
+    schema_version: Literal[1] = 1
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels_sha256: Sha256  # see labels_fingerprint
+    backbone: BackboneRecord
+    adapter_files: dict[str, Sha256]
+    posterior: PosteriorRecord
+    golden_draws: Annotated[int, Field(ge=2)]
+    golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
+    metrics: dict[str, Any]
+    recipe: dict[str, Any]
+    calibration: CalibrationRecord | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write ``bayeslora.json`` into ``folder``."""
+        content = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (folder / FILE_NAME).write_text(content + "\n", encoding="utf-8")
+
+
+def bundled_adapters() -> dict[str, Path]:
+    """Name and folder of each adapter that ships with this package."""
+    root = Path(str(resources.files("bayeslora_tool").joinpath("adapters")))
+    return {p.parent.name: p.parent for p in sorted(root.glob(f"*/{FILE_NAME}"))}
+
+
+def find_adapter_folder(name_or_path: str | Path) -> Path:
+    """Bundled name, folder, or hub id, in this order; a ``Path`` is no bundled name.
+
+    Raises:
+        FileNotFoundError: None of the three; lists the bundled names.
+        ValueError: The folder holds no PEFT adapter, or only a pickled one; or a bundled name is
+            that of an adapter folder here, too.
+    """
+    bundled, folder = bundled_adapters(), Path(name_or_path)
+    if isinstance(name_or_path, str) and name_or_path in bundled:
+        found = bundled[name_or_path]
+        if (folder / ADAPTER_FILES[0]).is_file() and not folder.samefile(found):
+            raise ValueError(
+                f"{name_or_path!r} is a bundled adapter and a folder here: write "
+                f"./{name_or_path} for the folder, or rename it to have the bundled one"
+            )
+        return found
+    if not folder.is_dir():
+        if str(name_or_path).count("/") != 1 or folder.is_absolute():
+            raise FileNotFoundError(
+                f"no adapter {str(name_or_path)!r}: bundled are {', '.join(bundled)}; otherwise "
+                f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
+            )
+        folder = find_adapter(str(name_or_path))
+    for file in ADAPTER_FILES:
+        if not (folder / file).is_file():
+            pickled = (folder / "adapter_model.bin").exists()
+            hint = "; adapter_model.bin is a pickle and is never read: save it again with PEFT"
+            raise ValueError(f"{folder} is no adapter folder: no {file}{hint if pickled else ''}")
+    return folder
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read and check ``bayeslora.json``; None when the folder has none.
+
+    Raises:
+        ValueError: Not JSON, an unknown or missing key, labels repeated or altered.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it or train again") from None
+    manifest = parse(Manifest, content, source=str(path))
+    if len(set(manifest.labels)) != len(manifest.labels):
+        raise ValueError(f"{path}: `labels` repeats a name: {manifest.labels}")
+    if labels_fingerprint(manifest.labels) != manifest.labels_sha256:
+        raise ValueError(
+            f"{path}: `labels` are not those of training, or in another order (their SHA-256 is "
+            f"not `labels_sha256`); restore the file from its source, or train again"
+        )
+    return manifest
+
+
+def labels_fingerprint(labels: Sequence[str]) -> str:
+    """SHA-256 of the names of the classes, in their order."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()
+
+
+def adapter_fingerprint(folder: Path) -> dict[str, str]:
+    """SHA-256 of an adapter's files."""
+    names = [*ADAPTER_FILES, *([NOVELTY_FILE] if (folder / NOVELTY_FILE).is_file() else [])]
+    return {name: sha256(folder / name) for name in names}
+
+
+def check_files(
+    recorded: dict[str, str], found: dict[str, str], *, folder: Path, what: str
+) -> None:
+    """Compare fingerprints.
+
+    Raises:
+        ValueError: A file is missing or differs; names it and says what to do.
+    """
+    for name, digest in recorded.items():
+        if name not in found:
+            raise ValueError(f"{what} {folder} lacks {name}, which {FILE_NAME} records")
+        if found[name] != digest:
+            raise ValueError(
+                f"{what} file {folder / name} is not the one the adapter was trained with: SHA-256 "
+                f"{found[name][:12]}..., recorded {digest[:12]}... in {FILE_NAME}. "
+                f"Remedy: restore the file from its source (reinstall, or download again), pass "
+                f"base= with the right backbone, or train the adapter again on this one"
+            )

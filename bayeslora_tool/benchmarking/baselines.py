@@ -1,0 +1,61 @@
+"""What people run today instead of this package: the contestants that ``bench`` compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from transformers import pipeline
+
+from bayeslora_tool.artifacts.loading import load_adapter, quiet
+from bayeslora_tool.benchmarking.timing import Call, take_turns
+from bayeslora_tool.policy import Preset
+
+
+def train_mode(preset: Preset, dropout: float, n_draws: int) -> Callable[[list[str]], Any]:
+    """The common practice: dropout modules in train mode, T passes one after the other."""
+    loaded = load_adapter(preset.adapter)
+    for layer in loaded.model.modules():
+        if isinstance(layer, LoraLayer):
+            for name in layer.lora_A:
+                layer.lora_dropout[name] = torch.nn.Dropout(dropout).train()
+    device = next(loaded.model.parameters()).device
+
+    def run(texts: list[str]) -> list[Any]:
+        results = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), 32):
+                batch = loaded.tokenizer(
+                    texts[start : start + 32], padding=True, truncation=True, return_tensors="pt"
+                ).to(device)
+                passes = [loaded.model(**batch).logits.softmax(-1) for _ in range(n_draws)]
+                stack = torch.stack(passes)
+                results.append((stack.mean(0).tolist(), stack.var(0).tolist()))
+        return results
+
+    return run
+
+
+def plain_pipeline(preset: Preset) -> Callable[[list[str]], Any]:
+    """Transformers' own, on the merged model (its fastest form), at its best batch size."""
+    loaded = load_adapter(preset.adapter)
+    merged: Any = loaded.model.merge_and_unload()  # type: ignore[operator]
+    with quiet():
+        classify = pipeline("text-classification", model=merged, tokenizer=loaded.tokenizer)
+    best: list[int] = []
+
+    def run(texts: list[str]) -> Any:
+        if len(texts) == 1:
+            return classify(texts)
+        if not best:
+            sizes = (1, 4, 8, 16, 32, 64)
+            calls: dict[str, Call] = {str(n): partial(classify, texts, batch_size=n) for n in sizes}
+            times = take_turns(calls, 2)
+            best.append(min(sizes, key=lambda n: median(times[str(n)])))
+        return classify(texts, batch_size=best[0])
+
+    return run

@@ -1,0 +1,11 @@
+from .adapter import calibrate_adapter as calibrate_adapter
+from .adapter import predict_all as predict_all
+from .adapter import to_scores as to_scores
+from .guarantee import Result as Result
+from .guarantee import calibrate as calibrate
+from .guarantee import calibrate_load as calibrate_load
+from .preset_file import Calibrated as Calibrated
+from .preset_file import write_calibration as write_calibration
+from .thresholds import Goal as Goal
+from .thresholds import Scores as Scores
+from .thresholds import Thresholds as Thresholds

@@ -1,0 +1,256 @@
+"""Calibrates an adapter: temperature, then thresholds with a guarantee.
+
+Scores the texts and keeps the books; what is promised rests on ``guarantee.py``, what was found is
+written by ``calibrated.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from bayeslora_tool.artifacts.backbone import sha256
+from bayeslora_tool.artifacts.manifest import CalibrationRecord, Offset
+from bayeslora_tool.calibration.guarantee import FEWEST, calibrate, calibrate_load, split
+from bayeslora_tool.calibration.preset_file import Calibrated
+from bayeslora_tool.calibration.thresholds import Floats, Goal, Scores, check_share
+from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
+from bayeslora_tool.inference.encoding import batches
+from bayeslora_tool.inference.estimators import regress
+from bayeslora_tool.inference.sequential import measured_offset
+from bayeslora_tool.policy import Policy, Preset, Scoring
+from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.text import normal_text
+from bayeslora_tool.training.dataset import LabelledText
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[int], None]
+
+OFFSET_TEXTS = 100
+OFFSET_DRAWS = 64  # of each
+
+
+def calibrate_adapter(
+    classifier: BayesLoRAClassifier,
+    examples: Sequence[LabelledText],
+    out_of_scope: Sequence[str] = (),
+    *,
+    adapter: str,
+    goal: Goal,
+    max_escalation: float | None = None,
+    scoring: Scoring | None = None,
+    files: Sequence[Path] = (),
+    seed: int = 0,
+    progress: Progress = lambda n: None,
+) -> Calibrated:
+    """Fit temperature and offset, and choose thresholds; leaves the classifier at the first two.
+
+    The temperature is fitted on the tuning texts alone: the testing ones, which the guarantee rests
+    on, have no part in it.
+
+    Args:
+        classifier: Of an adapter with a manifest.
+        examples: Labelled texts that neither trained the adapter nor chose its epoch.
+        out_of_scope: Texts that no label fits; each that proceeds counts as an error.
+        adapter: How the preset names the adapter.
+        goal: What to guarantee.
+        max_escalation: Cap the reviewers' load instead of the risk; see ``calibrate_load``.
+        scoring: What the thresholds shall hold for.
+        files: That the texts came from, for the record.
+        seed: Of the split into tuning and testing texts.
+        progress: Called with the number of texts just done; tuning texts count twice.
+
+    Raises:
+        ValueError: A label the classifier does not know, one class only, too few texts, or no
+            manifest to write the result into.
+    """
+    if classifier.manifest is None:
+        raise ValueError(
+            "the adapter has no bayeslora.json, so a calibration could not be tied to its weights; "
+            "train it with `bayeslora train`"
+        )
+    scoring = scoring or classifier.scoring
+    if scoring.estimator in ("adaptive", "deterministic"):
+        why = {
+            "adaptive": "draws for thresholds that are to be found here first",
+            "deterministic": "has no variance, so no policy lets it proceed",
+        }[scoring.estimator]
+        raise ValueError(
+            f"estimator {scoring.estimator!r} {why}; calibrate with linearized or monte_carlo"
+        )
+    check_share("max_escalation", max_escalation)
+    if max_escalation is not None and goal.max_out_of_scope is not None:
+        raise ValueError(
+            "`max_escalation` caps what is stopped, `max_out_of_scope` what is not; give one"
+        )
+    labels = {label: i for i, label in enumerate(classifier.labels)}
+    for example in examples:
+        if example.label not in labels:
+            raise ValueError(
+                f"line {example.line}: label {example.label!r} is not one of the classifier's "
+                f"{len(labels)}: {', '.join(list(labels)[:5])}, ...; give texts that no label fits "
+                f"as out-of-scope texts"
+            )
+    if len({example.label for example in examples}) < 2:
+        raise ValueError("the calibration texts hold one class only; they must be like the texts "
+                         "to come")  # fmt: skip
+    if len(examples) < FEWEST:
+        raise ValueError(
+            f"{len(examples)} labelled texts; at least {FEWEST} are needed, better 1,000"
+        )
+    tuning, _ = split(len(examples) + len(out_of_scope), seed)
+    known = [examples[row] for row in tuning if row < len(examples)]
+    if not known:
+        raise ValueError(
+            f"none of the {len(examples)} labelled texts came into the tuning quarter, for "
+            f"{len(out_of_scope)} out-of-scope texts crowd them out; give more labelled texts"
+        )
+    classifier.temperature = 1.0
+    logits = _logits(classifier, [example.text for example in known], progress)
+    progress(len(tuning) - len(known))
+    gold = np.array([labels[example.label] for example in known])
+    classifier.temperature = fit_temperature(logits, gold)
+    offset = measure_offset(classifier, [example.text for example in known[:OFFSET_TEXTS]])
+    texts = [example.text for example in examples]
+    scores = to_scores(
+        predict_all(classifier, [*texts, *out_of_scope], scoring, progress),
+        [*(example.label for example in examples), *([None] * len(out_of_scope))],
+    )
+    if max_escalation is None:
+        result = calibrate(scores, goal, seed=seed)
+    else:
+        result = calibrate_load(scores, max_escalation=max_escalation, delta=goal.delta, seed=seed)
+    thresholds = result.thresholds
+    scored_by = classifier.scored_by(scoring)
+    record = CalibrationRecord(
+        temperature=classifier.temperature,
+        offset=offset,
+        scored_by=scored_by,
+        tau_conf=thresholds.tau_conf,
+        tau_var=thresholds.tau_var,
+        tau_novelty=thresholds.tau_novelty,
+        target_risk=goal.target_risk if max_escalation is None else None,
+        max_escalation=max_escalation,
+        max_out_of_scope=goal.max_out_of_scope,
+        delta=goal.delta,
+        coverage=result.coverage,
+        risk=result.risk,
+        risk_bound=result.risk_bound,
+        out_of_scope=result.out_of_scope,
+        n_tuning=result.n_tuning,
+        n_testing=result.n_testing,
+        data_sha256={path.name: sha256(path) for path in files},
+    )
+    policy = Policy(
+        tau_conf=thresholds.tau_conf,
+        tau_var=thresholds.tau_var,
+        tau_novelty=thresholds.tau_novelty,
+        calibrated_for=scored_by,
+    )
+    return Calibrated(record, result, Preset(policy=policy, scoring=scoring, adapter=adapter))
+
+
+def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> Scores:
+    """Predictions beside the right labels; None marks an out-of-scope text."""
+    novelty = np.array([p.novelty for p in predictions], dtype=float)  # None becomes NaN
+    return Scores(
+        confidence=np.array([p.confidence for p in predictions]),
+        # No threshold lets a truncated text proceed.
+        variance=np.array([1.0 if p.truncated else p.variance for p in predictions]),
+        novelty=None if np.isnan(novelty).any() else novelty,
+        correct=np.array([p.label == label for p, label in zip(predictions, gold, strict=True)]),
+        in_scope=np.array([label is not None for label in gold]),
+    )
+
+
+def recurring(examples: Sequence[LabelledText], train: Sequence[LabelledText]) -> tuple[int, int]:
+    """How many texts recur in the training texts, and how many repeat another of their own."""
+    seen = {normal_text(example.text) for example in train}
+    own = Counter(normal_text(example.text) for example in examples)
+    return sum(text in seen for text in own.elements()), sum(n - 1 for n in own.values())
+
+
+def predict_all(
+    classifier: BayesLoRAClassifier, texts: Sequence[str], scoring: Scoring, progress: Progress
+) -> list[Prediction]:
+    """Predictions of many texts, telling ``progress`` how many are done."""
+    predictions: list[Prediction] = []
+    for start in range(0, len(texts), 256):
+        some = texts[start : start + 256]
+        predictions += classifier.predict(
+            some, n_draws=scoring.n_draws, seed=scoring.seed, estimator=scoring.estimator
+        )
+        progress(len(some))
+    return predictions
+
+
+def _logits(classifier: BayesLoRAClassifier, texts: Sequence[str], progress: Progress) -> Any:
+    parts = []
+    for start in range(0, len(texts), 256):
+        some = texts[start : start + 256]
+        parts.append(classifier.passes(some).logits.numpy())
+        progress(len(some))
+    return np.concatenate(parts)
+
+
+def measure_offset(classifier: BayesLoRAClassifier, texts: Sequence[str]) -> Offset:
+    """How far draws lie off the linearization; the classifier uses it from here on.
+
+    The ``adaptive`` estimator starts from it. It holds for this temperature only, and setting
+    another forgets it.
+
+    Args:
+        classifier: To measure.
+        texts: About a hundred, like those to come; each takes 64 draws.
+    """
+    network, draws = classifier.network, range(OFFSET_DRAWS)
+    seen = []
+    for batch in batches(network.encoder.encode(texts), TOKENS_PER_PASS):
+        linear = network.linearize(batch, keep=True)
+        seen.append((
+            linear.passed.probabilities,
+            linear.variance,
+            network.draw(batch, 0, draws),
+            network.posterior.project(linear.gradients, 0, draws),
+        ))  # fmt: skip
+    plain, known, drawn, change = zip(*seen, strict=True)
+    found = regress(torch.cat(drawn, dim=1), torch.cat(change, dim=1), torch.cat(known))
+    classifier.offset = measured_offset(torch.cat(plain), found)
+    return classifier.offset
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:
+    """The temperature t > 0 that minimises the negative log-likelihood of ``softmax(z / t)``.
+
+    Guo, Pleiss, Sun, Weinberger 2017 (arXiv 1706.04599), equation 9.
+
+    Args:
+        logits: (n, C), of the pass without noise.
+        labels: (n,), indices of the right classes.
+
+    Returns:
+        The temperature, in e^-3..e^3; 1 with a warning where no text is wrong.
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        scaled = logits / math.exp(log_t)
+        return float((special.logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
+
+    if (logits.argmax(axis=1) == labels).all():  # the surer, the likelier: there is no minimum
+        logger.warning(
+            "none of the %d tuning texts is wrong, so the temperature stays at 1; give more texts",
+            len(labels),
+        )
+        return 1.0
+    found = optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return math.exp(found.x)

@@ -1,0 +1,43 @@
+"""The command line: arguments in, tables out.
+
+A file a command; what each needs is imported when it runs, so that ``--help`` is there at once.
+Knows every room, and none knows it.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from bayeslora_tool.cli import (
+    bench,
+    calibrate,
+    demo,
+    doctor,
+    evaluate,
+    inspect,
+    predict,
+    serve_mcp,
+    simulate,
+    train,
+)
+
+app = typer.Typer(
+    help="Calibrated doubt for agents: classify a text, and learn whether to proceed, clarify or "
+    "escalate. Start with `bayeslora demo`.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+for command in (
+    predict.predict,
+    demo.demo,
+    doctor.doctor,
+    train.train,
+    calibrate.calibrate,
+    evaluate.evaluate,
+    bench.bench,
+    inspect.inspect,
+    simulate.simulate,
+):
+    app.command()(command)
+app.command("serve-mcp")(serve_mcp.serve_mcp)

@@ -1,0 +1,9 @@
+from .baselines import compare as compare
+from .geometry import inspect_adapter as inspect_adapter
+from .metrics import Evidence as Evidence
+from .metrics import Interval as Interval
+from .metrics import evaluate as evaluate
+from .page import write_report as write_report
+from .paper_sentences import TABLE_1 as TABLE_1
+from .report import Report as Report
+from .report import evaluate_adapter as evaluate_adapter

@@ -1,0 +1,10 @@
+from .batching import MicroBatcher as MicroBatcher
+from .batching import OverloadedError as OverloadedError
+from .encoding import Encoder as Encoder
+from .estimators import Moments as Moments
+from .network import Network as Network
+from .network import Pass as Pass
+from .novelty import Novelty as Novelty
+from .novelty import fit_novelty as fit_novelty
+from .posterior import AdapterPosterior as AdapterPosterior
+from .scorer import score as score

@@ -1,0 +1,202 @@
+"""LoRA layers for inference: the adapter merged into the weight, its noise added beside it.
+
+PEFT computes ``W x + s B A x`` in five steps. Here the deterministic part is one product with
+``W' = W + s B A``, and a draw adds what its mask changes (rank placement; input alike)::
+
+    y = W' x + s B ((m - 1) * (A x))
+
+so a pass without noise costs what the bare backbone costs, and one backward pass gives the
+derivative by every mask at once (:class:`Linearization`). Knows no tokenizer, no task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+from torch.nn.functional import linear
+
+from bayeslora_tool.inference.posterior import AdapterPosterior, FixedDraws, activate, active_noise
+
+
+def fuse(model: nn.Module, posterior: AdapterPosterior) -> None:
+    """Replace, in place, each LoRA layer under ``posterior`` by a :class:`FusedLoraLinear`.
+
+    The model then serves inference only: it computes the same numbers (up to float rounding) in
+    fewer operations, and PEFT can no longer save or switch its adapter.
+    """
+    for name in posterior.widths:
+        model.set_submodule(name, FusedLoraLinear(name, model.get_submodule(name), posterior))
+    model.requires_grad_(False)
+
+
+class FusedLoraLinear(nn.Module):
+    """One LoRA layer of a frozen model."""
+
+    weight: Tensor  # (out, in), W + s B A
+    down: Tensor  # (r, in), A
+    up: Tensor  # (out, r), s B
+    bias: Tensor | None
+
+    def __init__(self, name: str, layer: LoraLinear, posterior: AdapterPosterior) -> None:
+        super().__init__()
+        self.name, self.posterior = name, posterior
+        adapter, base = layer.active_adapters[0], layer.get_base_layer()
+        weight = base.weight.T if layer.fan_in_fan_out else base.weight
+        down = layer.lora_A[adapter].weight.float()
+        up = layer.lora_B[adapter].weight.float() * layer.scaling[adapter]
+        bias, extra = base.bias, layer.lora_B[adapter].bias
+        if extra is not None:
+            extra = extra * layer.scaling[adapter]
+            bias = extra if bias is None else bias + extra
+        with torch.no_grad():
+            merged = (weight.float() + up @ down).to(weight.dtype)
+        self.register_buffer("weight", merged.detach().contiguous())
+        self.register_buffer("down", down.detach().to(weight.dtype))
+        self.register_buffer("up", up.detach().to(weight.dtype))
+        self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), with the noise of the context it is called in."""
+        noise = active_noise(self.posterior)
+        if noise is None:
+            return linear(x, self.weight, self.bias)
+        if isinstance(noise, Linearization):
+            result: Tensor = _LinearizedLinear.apply(x, noise.anchor, self, noise)  # type: ignore[no-untyped-call]
+            return result
+        assert isinstance(noise, FixedDraws)
+        return self._draw(x, noise)
+
+    def _draw(self, x: Tensor, noise: FixedDraws) -> Tensor:
+        # No mask has touched the first layer's input yet, nor that of layers which read the very
+        # same tensor (query, key and value): its rows repeat, so one draw's rows stand for all.
+        if noise.clean is None:
+            noise.clean = x
+        draws = len(noise.draws)
+        shared = draws if x is noise.clean and len(x) == draws * noise.n_texts else 1
+        head = x[: len(x) // shared]
+        y = linear(head, self.weight, self.bias)
+        if self.posterior.placement == "rank":
+            h = linear(head, self.down)
+            h, y = _repeat(h, shared), _repeat(y, shared)
+            change = noise.perturb(self.name, h) - h  # (T * B, ..., r)
+        else:
+            y = _repeat(y, shared)
+            change = linear(noise.perturb(self.name, x) - x, self.down)
+        y.flatten(0, -2).addmm_(change.flatten(0, -2), self.up.T)
+        return y
+
+
+def _repeat(x: Tensor, times: int) -> Tensor:
+    return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
+
+
+class Linearization:
+    """Collects ``sum_j v_j (df/dm_j)^2`` over all masks, during one backward pass of f.
+
+    Attributes:
+        total: (B,), the first-order variance of f for each text; see ``estimators.linearized``.
+        gradients: df/dm_j by module, each (B, L, n) or, one mask a text, (B, 1, n); empty unless
+            they are kept.
+        anchor: Differentiate f by it to start the collection; its own gradient is empty.
+    """
+
+    def __init__(
+        self,
+        posterior: AdapterPosterior,
+        n_texts: int,
+        device: torch.device,
+        noise_variance: Mapping[str, Tensor] | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.posterior, self.n_texts = posterior, n_texts
+        self.noise_variance = noise_variance
+        self.keep = keep
+        self.gradients: dict[str, Tensor] = {}
+        self.total = torch.zeros(n_texts, device=device)
+        self.anchor = torch.zeros(0, device=device, requires_grad=True)
+
+    def collect(self, module: str, gradient: Tensor) -> None:
+        """Add one module's share, from the gradient by its masks at every token: (B, ..., n)."""
+        gradient = gradient.float().reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
+        if self.posterior.scope == "sequence":
+            gradient = gradient.sum(dim=1, keepdim=True)  # one mask for all tokens
+        if self.keep:
+            self.gradients[module] = gradient
+        squared = gradient.square().sum(dim=1)  # (B, n)
+        if self.noise_variance is None:
+            rate = self.posterior.dropout
+            self.total += squared.sum(dim=1) * (rate / (1 - rate))
+        else:
+            self.total += squared @ self.noise_variance[module].to(squared)
+
+
+@contextmanager
+def linearization(
+    posterior: AdapterPosterior,
+    n_texts: int,
+    device: torch.device,
+    noise_variance: Mapping[str, Tensor] | None = None,
+    keep: bool = False,
+) -> Iterator[Linearization]:
+    """Within the context a pass of a fused model records how its output depends on each mask.
+
+    Args:
+        posterior: Of the fused model.
+        n_texts: Texts in the batch.
+        device: Of the model.
+        noise_variance: Variance of the multiplicative noise, per module of ``posterior.widths`` a
+            tensor (n,) or a scalar broadcast to it; None takes dropout's p / (1 - p) throughout.
+        keep: Keep the derivatives by the masks, not only the variance.
+
+    Raises:
+        ValueError: A module is missing or a tensor does not fit.
+    """
+    if noise_variance is not None:
+        for module, width in posterior.widths.items():
+            given = noise_variance.get(module)
+            if given is None or given.shape != (width,):
+                found = "nothing" if given is None else f"shape {tuple(given.shape)}"
+                raise ValueError(
+                    f"`noise_variance` holds {found} for {module}; expected a tensor ({width},)"
+                )
+    noise = Linearization(posterior, n_texts, device, noise_variance, keep)
+    with activate(noise), torch.enable_grad():
+        yield noise
+
+
+class _LinearizedLinear(torch.autograd.Function):
+    """The merged layer; its backward also hands the gradient by the masks to the collector."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, anchor: Tensor, layer: FusedLoraLinear, noise: Linearization
+    ) -> Tensor:
+        rank = layer.posterior.placement == "rank"
+        ctx.save_for_backward(linear(x, layer.down) if rank else x)
+        ctx.layer, ctx.noise, ctx.rank = layer, noise, rank
+        return linear(x, layer.weight, layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (gradient,), (h,), layer = gradients, ctx.saved_tensors, ctx.layer
+        # A head that reads one token of each text leaves the others no gradient in the last layer.
+        used = vector_norm(gradient.flatten(0, -2), dim=1).nonzero()[:, 0]  # any() is slower
+        by_rank = _product(gradient, used, layer.up)  # (..., r)
+        ctx.noise.collect(layer.name, (by_rank if ctx.rank else by_rank @ layer.down) * h)
+        on = _product(gradient, used, layer.weight) if ctx.needs_input_grad[0] else None
+        return on, None, None, None
+
+
+def _product(x: Tensor, used: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight``, where all rows of x but the ``used`` ones are 0."""
+    if 2 * len(used) > x[..., 0].numel():
+        return x @ weight
+    y = x.new_zeros(*x.shape[:-1], weight.shape[1])
+    y.flatten(0, -2)[used] = x.flatten(0, -2)[used] @ weight
+    return y

@@ -1,0 +1,144 @@
+"""Batches of token ids in, class probabilities out: the fused model and the noise it is run with.
+
+Knows no text, no label name, no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bayeslora_tool.inference.encoding import Encoded, Encoder
+from bayeslora_tool.inference.estimators import log_odds
+from bayeslora_tool.inference.fused import fuse, linearization
+from bayeslora_tool.inference.posterior import AdapterPosterior
+
+# Draws x texts x tokens up to which draws share a pass; past it, one by one is as fast.
+TOKENS_SIDE_BY_SIDE = 1024
+
+
+# Where a pass under way keeps what its classification head reads.
+_HEAD_INPUTS: ContextVar[list[Tensor] | None] = ContextVar("bayeslora_head_inputs", default=None)
+
+
+def _keep_head_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    fed = _HEAD_INPUTS.get()
+    if fed is not None:
+        fed.append(inputs[0])
+
+
+class Pass(NamedTuple):
+    """One pass without noise over B texts, in float64 on the CPU."""
+
+    logits: Tensor  # (B, C), divided by the temperature
+    middle: Tensor  # (B, d), mean of the tokens in the middle hidden state
+    tokens: Tensor  # (B, d), and in the last one
+    head: Tensor  # (B, d'), what the classification head reads
+    lengths: Tensor  # (B,), in tokens
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, C)."""
+        return self.logits.softmax(dim=-1)
+
+    @property
+    def features(self) -> dict[str, Tensor]:
+        """The views of ``novelty.py``, by name."""
+        return {"middle": self.middle, "tokens": self.tokens, "head": self.head}
+
+
+class Linearized(NamedTuple):
+    """A pass without noise, and how the log-odds of the likeliest label answer to the masks."""
+
+    passed: Pass
+    variance: Tensor  # (B,), first-order, of those log-odds
+    gradients: dict[str, Tensor]  # by module, see fused.Linearization
+
+
+class Network:
+    """A fused model in eval mode.
+
+    Args:
+        model: PEFT sequence classifier; fused in place.
+        posterior: Attached to ``model``.
+        encoder: Makes the batches.
+    """
+
+    def __init__(self, model: Any, posterior: AdapterPosterior, encoder: Encoder) -> None:
+        self.model, self.posterior, self.encoder = model.eval(), posterior, encoder
+        self.temperature = 1.0
+        fuse(self.model, posterior)
+        for name, module in self.model.named_modules():
+            # PEFT wraps the head, under the name that transformers gave it.
+            if isinstance(module, nn.Linear) and {"classifier", "score"} & {*name.split(".")}:
+                module.register_forward_pre_hook(_keep_head_input)
+        model.config.pad_token_id = encoder.pad_id  # decoders find a text's last token by it
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def deterministic(self, batch: Sequence[Encoded]) -> Pass:
+        """The pass at the posterior mean of the weights (all masks 1)."""
+        with torch.inference_mode():
+            return self._pass(batch)
+
+    def linearize(self, batch: Sequence[Encoded], *, keep: bool = False) -> Linearized:
+        """That pass and one backward pass; ``keep`` the gradients, or only their variance."""
+        with linearization(self.posterior, len(batch), self.device, keep=keep) as noise:
+            passed = self._pass(batch)
+            value = log_odds(passed.probabilities, passed.logits.argmax(dim=1))
+            torch.autograd.grad(value.sum(), noise.anchor, allow_unused=True)
+        passed = Pass(*(part.detach() for part in passed))
+        return Linearized(passed, noise.total.cpu().double(), noise.gradients)
+
+    def draw(self, batch: Sequence[Encoded], seed: int, draws: range) -> Tensor:
+        """Probabilities (T, B, C): as many draws side by side in one pass as pays."""
+        tokens = len(batch) * len(batch[-1].ids)
+        step = max(1, min(len(draws), TOKENS_SIDE_BY_SIDE // tokens))
+        parts = []
+        for start in range(0, len(draws), step):
+            some = draws[start : start + step]
+            with torch.inference_mode(), self.posterior.draws(seed, some, len(batch)):
+                logits = self._forward(batch, copies=len(some)).logits
+            parts.append(self._tempered(logits).softmax(dim=-1))
+        return torch.cat(parts).reshape(len(draws), len(batch), -1)
+
+    def _pass(self, batch: Sequence[Encoded]) -> Pass:
+        fed: list[Tensor] = []
+        token = _HEAD_INPUTS.set(fed)
+        try:
+            output = self._forward(batch, output_hidden_states=True)
+        finally:
+            _HEAD_INPUTS.reset(token)
+        lengths = torch.tensor([len(text.ids) for text in batch], device=self.device)
+        states = output.hidden_states  # of each layer (B, L, d)
+        kept = torch.arange(states[0].shape[1], device=self.device) < lengths[:, None]
+        middle, tokens = (
+            (state * kept[..., None]).sum(dim=1) / lengths[:, None]
+            for state in (states[len(states) // 2], states[-1])
+        )
+        head = fed[-1]
+        if head.dim() == 3:  # decoders score every token; the text's last one counts
+            head = head[torch.arange(len(batch), device=self.device), lengths - 1]
+        parts = (part.cpu().double() for part in (middle, tokens, head, lengths))
+        return Pass(self._tempered(output.logits), *parts)
+
+    def _tempered(self, logits: Tensor) -> Tensor:
+        return logits.cpu().double() / self.temperature
+
+    def _forward(self, batch: Sequence[Encoded], *, copies: int = 1, **options: Any) -> Any:
+        ids, mask = self.encoder.tensors(batch)
+        # Without padding there is nothing to mask, and attention has a faster way.
+        padded = len(batch[0].ids) < len(batch[-1].ids)
+        return self.model(
+            input_ids=ids.repeat(copies, 1).to(self.device),
+            attention_mask=mask.repeat(copies, 1).to(self.device) if padded else None,
+            **options,
+        )

@@ -1,0 +1,12 @@
+from .answers import Review as Review
+from .answers import read_decision as read_decision
+from .answers import read_edit as read_edit
+from .answers import read_review as read_review
+from .clarification import CLARIFY_ACTION as CLARIFY_ACTION
+from .clarification import Ask as Ask
+from .clarification import clarification_request as clarification_request
+from .clarification import declines as declines
+from .clarification import read_clarification as read_clarification
+from .requests import REVIEW_ACTION as REVIEW_ACTION
+from .requests import ask_human as ask_human
+from .requests import review_request as review_request

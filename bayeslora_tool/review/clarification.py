@@ -1,0 +1,98 @@
+"""The question that is put to a user in doubt, and what the user's words mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.review.answers import plain_decision
+from bayeslora_tool.review.requests import ask_human
+from bayeslora_tool.text import check_text
+
+CLARIFY_ACTION = "ask_user"
+
+Ask = Callable[[Prediction, str], str]
+"""``ask(prediction, text) -> question`` for the user."""
+
+_THESE = r"(?: of (?:these|those|them|the two|the above))?"
+_DECLINES = re.compile(
+    r"(?:(?:no|nope|nah|sorry|well) )*"
+    rf"(?:no|nope|nah|neither(?: one)?{_THESE}|none{_THESE}|not (?:these|those|either|any){_THESE}|"
+    r"(?:its |it is )?something (?:else|different)|never ?mind)"
+    r"(?: (?:sorry|thanks|thank you))?"
+)
+
+
+def clarification_request(*, text: str, question: str, problem: str | None) -> dict[str, Any]:
+    """A ``HITLRequest`` that asks the user, who may ``respond``, or ``reject`` what is offered."""
+    args = {"text": text, "question": question}
+    return ask_human(CLARIFY_ACTION, args, ["respond", "reject"], [question], problem)
+
+
+def put_question(ask: Ask, prediction: Mapping[str, Any], text: str) -> str:
+    """What ``ask`` wants to know of the user.
+
+    Raises:
+        TypeError: That is no text.
+    """
+    question = ask(Prediction.from_dict(prediction), text)
+    if not isinstance(question, str) or not question.strip():
+        raise TypeError(f"`ask` gave {question!r:.60}, expected a question")
+    return question
+
+
+def default_question(prediction: Prediction, text: str) -> str:
+    """Names the two likeliest labels, and the way out."""
+    first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
+    return (
+        f'I am not sure what you mean. Is it about "{first}" or "{second}"? Tell me more, or say '
+        f'"neither".'
+    )
+
+
+def declines(answer: str) -> bool:
+    """Whether a user means none of what a question offers, and says no more, in English.
+
+    For example: Neither. / no, none of those / something else / never mind.
+    """
+    words = re.findall(r"\w+", re.sub("['\u2019]", "", answer.casefold()))
+    return _DECLINES.fullmatch(" ".join(words)) is not None
+
+
+def why_not_asked(asked: int) -> str:
+    """The reason for a reviewer where ``max_clarifications`` is reached."""
+    if not asked:
+        return "The user is not to be asked (max_clarifications=0)."
+    return f"The user was asked {asked} times already."
+
+
+def why_declined(words: str) -> str:
+    """The reason for a reviewer, who reads what the user said."""
+    return "The user said that it is none of these" + (f" ({words!r})." if words else ".")
+
+
+def read_clarification(answer: object, request: Mapping[str, Any]) -> tuple[str, bool]:
+    """The user's words, from a plain string or from a decision in any shape.
+
+    Returns:
+        The words, and whether the user declines what the question offers: in these words, or by
+        ``reject``, which alone may come without any.
+
+    Raises:
+        ValueError: No words in it, or some that no classifier can read.
+    """
+    rejects = False
+    if not isinstance(answer, str):
+        decision, kind = plain_decision(answer, request)
+        answer, rejects = decision.get("message"), kind == "reject"
+    if rejects and not answer:
+        return "", True
+    if not isinstance(answer, str) or not answer.strip():
+        raise ValueError(
+            'answer with a non-empty text, or {"type": "respond", "message": "..."}, or '
+            '{"type": "reject"} if it is none of these'
+        )
+    words = check_text(answer, "your answer").strip()
+    return words, rejects or declines(words)

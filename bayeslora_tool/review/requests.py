@@ -1,0 +1,62 @@
+"""What people are asked: requests in LangChain's ``HITLRequest`` shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from bayeslora_tool.prediction import Prediction
+
+REVIEW_ACTION = "act_on_label"
+
+DecisionType = Literal["approve", "edit", "reject", "respond"]
+
+
+def review_request(
+    *, text: str, prediction: Mapping[str, Any] | None, reason: str, problem: str | None
+) -> dict[str, Any]:
+    """A ``HITLRequest`` that asks a reviewer to settle one text.
+
+    Args:
+        text: What is to be decided about.
+        prediction: ``Prediction.to_dict()``, or None if the text could not be scored; approving
+            is then not offered, because there is nothing to approve.
+        reason: Why a person is asked.
+        problem: What was wrong with the reviewer's last answer, if this asks again.
+    """
+    args: dict[str, Any] = {"text": text, "label": None, "confidence": None, "variance": None}
+    allowed: list[DecisionType] = ["edit", "reject", "respond"]
+    if prediction is not None:
+        args |= {key: prediction[key] for key in ("label", "confidence", "variance")}
+        allowed.insert(0, "approve")
+    lines = doubt_lines([reason], text, prediction)
+    return ask_human(REVIEW_ACTION, args, allowed, lines, problem)
+
+
+def doubt_lines(
+    reasons: Sequence[str], text: str | None, prediction: Mapping[str, Any] | None
+) -> list[str]:
+    """What a reviewer reads: the reasons, and the text and its likeliest labels, if there are."""
+    lines = list(reasons)
+    if text is not None:
+        lines.append(f"Text: {text}")
+    if prediction is not None:
+        likeliest = Prediction.from_dict(prediction).top(3)
+        lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in likeliest))
+    return lines
+
+
+def ask_human(
+    name: str,
+    args: Mapping[str, Any],
+    allowed: list[DecisionType],
+    lines: list[str],
+    problem: str | None,
+) -> dict[str, Any]:
+    """A ``HITLRequest`` about one action; ``lines`` are what the person reads."""
+    if problem is not None:
+        lines = [f"The last answer was not understood: {problem}", *lines]
+    return {
+        "action_requests": [{"name": name, "args": dict(args), "description": "\n".join(lines)}],
+        "review_configs": [{"action_name": name, "allowed_decisions": allowed}],
+    }

@@ -1,0 +1,12 @@
+from .measures import Measures as Measures
+from .measures import Run as Run
+from .measures import Simulation as Simulation
+from .openevals_app import as_simulation_app as as_simulation_app
+from .report import simulation_table as simulation_table
+from .report import write_simulation as write_simulation
+from .scenarios import Prices as Prices
+from .scenarios import Reviewer as Reviewer
+from .scenarios import Scenario as Scenario
+from .scenarios import read_scenarios as read_scenarios
+from .scenarios import scenarios_from_labelled as scenarios_from_labelled
+from .simulator import simulate as simulate

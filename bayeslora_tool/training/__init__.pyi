@@ -1,0 +1,11 @@
+from .dataset import LabelledText as LabelledText
+from .dataset import read_labelled as read_labelled
+from .dataset import read_texts as read_texts
+from .packaging import measure as measure
+from .packaging import package_adapter as package_adapter
+from .recipe import Recipe as Recipe
+from .recipe import TrainingData as TrainingData
+from .recipe import load_recipe as load_recipe
+from .recipe import read_as_trained as read_as_trained
+from .recipe import read_training_data as read_training_data
+from .trainer import train_adapter as train_adapter

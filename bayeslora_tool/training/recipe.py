@@ -1,0 +1,160 @@
+"""What to train and on what: recipes and checked data. Needs no torch: bad data fails at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from bayeslora_tool.artifacts.manifest import Manifest
+from bayeslora_tool.settings import parse, read_yaml
+from bayeslora_tool.text import normal_text
+from bayeslora_tool.training.dataset import LabelledText, read_labelled
+
+DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Recipe:
+    """How to train an adapter; ``configs/recipes/`` holds those of the bundled ones.
+
+    Attributes:
+        backbone: Hub name or folder of the frozen model.
+        revision: Commit of the hub repository.
+        labels: From the label as written in the files to its name, in the order of the classes;
+            None takes what the training file holds, sorted.
+        text_column, label_column: Columns (or JSON keys) of the files.
+        rank, alpha: LoRA's r and alpha; the update is scaled by alpha / r.
+        target_modules: Layers to adapt: names, or "all-linear".
+        dropout, placement, scope: The noise, in training and at inference; see ``posterior.py``.
+        learning_rate, head_learning_rate: Peak rates of AdamW for adapter and head; a head at 0
+            stays random.
+        weight_decay: Of AdamW.
+        label_smoothing: Share of each target spread evenly over all labels.
+        group_by_length: Batches of texts alike in length: two or three times as fast where lengths
+            differ, but cost 150 classes half a point of accuracy.
+        epochs: At most; training stops after ``patience`` epochs without better accuracy on the
+            held-out texts, and the best epoch is kept.
+        batch_size: Texts a step (and device).
+        warmup: Share of the steps in which the rate rises; it then falls linearly to 0.
+        max_tokens: Longer training texts are cut here.
+        seed: Of initialisation, order and noise.
+        card: What the model card says of data, licence and limits (Markdown).
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    revision: str | None = DEFAULT_REVISION
+    labels: dict[str, str] | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    rank: Count = 16
+    alpha: Count = 32
+    target_modules: str | list[str] = "all-linear"
+    dropout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    placement: Literal["rank", "input"] = "rank"
+    scope: Literal["sequence", "token"] = "sequence"
+    learning_rate: Positive = 1e-3
+    head_learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    group_by_length: bool = False
+    epochs: Count = 5
+    patience: Count = 2
+    batch_size: Count = 32
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.06
+    max_tokens: Count = 128
+    seed: Annotated[int, Field(ge=0)] = 0
+    card: str = "Data, licence and limits: to be filled in."
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a bundled recipe by name, or a YAML file.
+
+    Raises:
+        ValueError: Unknown name or key, value out of range.
+        FileNotFoundError: No such file.
+    """
+    content, source = read_yaml(name_or_path, kind="recipes")
+    return parse(Recipe, content, source=f"recipe {source}")
+
+
+def read_as_trained(
+    manifest: Manifest | None,
+    path: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+) -> list[LabelledText]:
+    """Read labelled texts with the columns and label names that an adapter was trained with.
+
+    Args:
+        manifest: The adapter's; None takes the default columns and labels as written.
+        path: See ``dataset.read_labelled``, also for what it raises.
+        text_column: Instead of the adapter's.
+        label_column: Instead of the adapter's.
+    """
+    recipe = Recipe(**manifest.recipe) if manifest else Recipe()
+    return read_labelled(
+        path,
+        text_column=text_column or recipe.text_column,
+        label_column=label_column or recipe.label_column,
+        labels=recipe.labels,
+    )
+
+
+@plain_dataclass(frozen=True)
+class TrainingData:
+    """Checked examples; ``labels`` in class order, ``dropped`` training texts that recur."""
+
+    train: list[LabelledText]
+    held_out: list[LabelledText]
+    labels: tuple[str, ...]
+    dropped: int
+
+
+def read_training_data(recipe: Recipe, train: str | Path, held_out: str | Path) -> TrainingData:
+    """Read and check both files; needs no model.
+
+    Training texts that recur in the held-out file (but for case and outer space) are dropped, so
+    that held-out accuracy is honest.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: See ``dataset.read_labelled``; also when the
+            training file holds fewer than two classes, or the held-out file a label that the
+            training file lacks. Names file and line.
+    """
+    files = [
+        read_labelled(
+            path,
+            text_column=recipe.text_column,
+            label_column=recipe.label_column,
+            labels=recipe.labels,
+        )
+        for path in (train, held_out)
+    ]
+    seen = {normal_text(example.text) for example in files[1]}
+    kept = [example for example in files[0] if normal_text(example.text) not in seen]
+    counts = Counter(example.label for example in kept)
+    if len(counts) < 2:
+        raise ValueError(
+            f"{Path(train).name} holds {len(counts)} class(es) {list(counts)} apart from texts "
+            f"that recur in {Path(held_out).name}; a classifier needs at least two"
+        )
+    for example in files[1]:
+        if example.label not in counts:
+            raise ValueError(
+                f"{Path(held_out).name}, line {example.line}: label {example.label!r} has no text "
+                f"in {Path(train).name}"
+            )
+    names = tuple(recipe.labels.values()) if recipe.labels else tuple(sorted(counts))
+    if missing := [name for name in names if name not in counts]:
+        raise ValueError(f"{Path(train).name} has no text with label {missing[0]!r}")
+    return TrainingData(kept, files[1], names, len(files[0]) - len(kept))

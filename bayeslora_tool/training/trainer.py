@@ -1,0 +1,233 @@
+"""Fits an adapter with the very noise that inference uses (transformers.Trainer + PEFT)."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from bayeslora_tool.artifacts.backbone import find_backbone
+from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, load_tokenizer, quiet
+from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
+from bayeslora_tool.classifier import BayesLoRAClassifier
+from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.training.dataset import LabelledText
+from bayeslora_tool.training.packaging import package_adapter
+from bayeslora_tool.training.recipe import Recipe, TrainingData
+
+logger = logging.getLogger(__name__)
+
+
+def train_adapter(
+    recipe: Recipe,
+    data: TrainingData,
+    output: str | Path,
+    *,
+    start: str | Path | None = None,
+    resume: bool = False,
+) -> BayesLoRAClassifier:
+    """Train, save and verify an adapter.
+
+    Args:
+        recipe: Hyperparameters and noise.
+        data: From :func:`read_training_data`.
+        output: Folder for the adapter; checkpoints lie below it until training has finished.
+        start: Adapter whose weights to start from: a bundled name, folder, or hub id, with the
+            labels of ``data`` and the recipe's rank, alpha and target modules.
+        resume: Go on from the last checkpoint in ``output``.
+
+    Returns:
+        The classifier, loaded back from ``output``.
+
+    Raises:
+        FileExistsError: ``output`` holds an adapter, or anything else that is not to be resumed.
+        FileNotFoundError: No backbone; or ``resume`` and no checkpoint.
+        ValueError: Several GPUs in one process (start with ``accelerate launch`` instead); or
+            ``start`` does not fit recipe and data, or fails its checks.
+    """
+    output = Path(output)
+    checkpoints = output / "checkpoints"
+    if (output / FILE_NAME).exists():
+        raise FileExistsError(f"{output} holds an adapter already; choose another folder")
+    if resume and not list(checkpoints.glob("checkpoint-*")):
+        raise FileNotFoundError(f"no checkpoint below {checkpoints} to resume from")
+    # `checkpoints` is there, but empty, where another process of the same run was faster.
+    found = [p for p in output.glob("*") if p != checkpoints or any(p.iterdir())]
+    if found and not resume:
+        raise FileExistsError(
+            f"{output} is not empty ({found[0].name}), and nothing there is to be overwritten; "
+            f"choose another folder, or go on with what was begun there (--resume)"
+        )
+
+    set_seed(recipe.seed)
+    folder = find_backbone(recipe.backbone, recipe.revision)
+    tokenizer = load_tokenizer(folder)
+    with quiet():
+        model = get_peft_model(load_backbone(folder, data.labels), _lora_config(recipe))
+    if start is not None:
+        _copy_weights(start, model, folder, data.labels)
+    posterior = AdapterPosterior(
+        model, placement=recipe.placement, scope=recipe.scope, dropout=recipe.dropout
+    )
+    index = {label: i for i, label in enumerate(data.labels)}
+
+    def encode(examples: Sequence[LabelledText]) -> list[dict[str, Any]]:
+        ids = tokenizer([e.text for e in examples], truncation=True, max_length=recipe.max_tokens)
+        return [
+            {"input_ids": row, "labels": index[e.label]}
+            for row, e in zip(ids["input_ids"], examples, strict=True)
+        ]
+
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        label_smoothing_factor=recipe.label_smoothing,
+        max_grad_norm=0.0,  # AdamW bounds its steps already
+        warmup_steps=recipe.warmup,  # below 1: a share of the steps
+        lr_scheduler_type="linear",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        logging_steps=100,
+        seed=recipe.seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+    )
+    if arguments.n_gpu > 1:
+        raise ValueError(
+            f"{arguments.n_gpu} GPUs are visible to one process; start with `accelerate launch -m "
+            f"bayeslora_tool train ...`, or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+    trainer = _NoisyTrainer(
+        posterior=posterior,
+        head_learning_rate=recipe.head_learning_rate,
+        model=model,
+        args=arguments,
+        train_dataset=encode(data.train),
+        eval_dataset=encode(data.held_out),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=_accuracy,
+        preprocess_logits_for_metrics=lambda logits, _: logits.argmax(-1),
+        callbacks=[EarlyStoppingCallback(recipe.patience)],
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    if trainer.is_world_process_zero():
+        _save(model, recipe, output)
+        # Fuses the model, so it comes after saving.
+        classifier = BayesLoRAClassifier(model, tokenizer, data.labels, posterior)
+        package_adapter(classifier, recipe, data, folder, output)
+    trainer.accelerator.wait_for_everyone()
+    loaded = BayesLoRAClassifier.from_pretrained(output, base=folder)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(checkpoints)  # not before the adapter has been read back whole
+    return loaded
+
+
+class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+    """Adapter noise on, backbone dropout off: the forward pass of inference, with gradients."""
+
+    def __init__(
+        self, *, posterior: AdapterPosterior, head_learning_rate: float, **arguments: Any
+    ) -> None:
+        self.posterior, self.head_learning_rate = posterior, head_learning_rate
+        super().__init__(**arguments)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        if not model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        model.eval()  # Trainer has just called train(), which would wake the backbone's dropout
+        with self.posterior.training_noise(len(inputs["labels"])):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        if getattr(self, "optimizer", None) is None:
+            trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+            adapter = [p for n, p in trained.items() if "lora_" in n]
+            head = [p for n, p in trained.items() if "lora_" not in n]
+            self.optimizer = torch.optim.AdamW(
+                [
+                    {"params": adapter, "lr": self.args.learning_rate},
+                    {"params": head, "lr": self.head_learning_rate},
+                ],
+                weight_decay=self.args.weight_decay,
+            )
+        return self.optimizer
+
+
+def _lora_config(recipe: Recipe) -> LoraConfig:
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=recipe.target_modules,
+        # For whoever loads the adapter without this package: PEFT's dropout is input dropout.
+        lora_dropout=recipe.dropout if recipe.placement == "input" else 0.0,
+    )
+
+
+def _copy_weights(
+    start: str | Path, model: PeftModel, backbone: Path, labels: Sequence[str]
+) -> None:
+    # A plain PEFT adapter knows no labels: it takes those of the data.
+    named = read_manifest(find_adapter_folder(start)) is not None
+    loaded = load_adapter(start, base=backbone, labels=None if named else labels, device="cpu")
+    assert isinstance(loaded.model, PeftModel)
+    if loaded.labels != tuple(labels):
+        raise ValueError(
+            f"`start` (={str(start)!r}) knows the labels {loaded.labels[:5]}..., the data "
+            f"{tuple(labels)[:5]}...: it can go on with its own labels only, in its own order"
+        )
+    old, new = (m.peft_config["default"] for m in (loaded.model, model))
+    for key in ("r", "lora_alpha", "target_modules"):
+        if getattr(old, key) != getattr(new, key):
+            raise ValueError(
+                f"`start` (={str(start)!r}) has {key} = {getattr(old, key)}, the recipe "
+                f"{getattr(new, key)}; set the recipe's to the same"
+            )
+    set_peft_model_state_dict(model, get_peft_model_state_dict(loaded.model))
+
+
+def _accuracy(prediction: Any) -> dict[str, float]:
+    return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
+
+
+def _save(model: PeftModel, recipe: Recipe, output: Path) -> None:
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = recipe.backbone, recipe.revision
+    config.inference_mode = True
+    with quiet():
+        model.save_pretrained(output, save_embedding_layers=False)
+    for file in output.iterdir():
+        if file.is_file():
+            file.chmod(0o644)  # safetensors writes 0600, which others could not read

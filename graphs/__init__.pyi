@@ -1,0 +1,12 @@
+from .escalation import create_escalation_graph as create_escalation_graph
+from .gate import create_gate_graph as create_gate_graph
+from .runs import apending as apending
+from .runs import aresume as aresume
+from .runs import astart as astart
+from .runs import pending as pending
+from .runs import recover as recover
+from .runs import resume as resume
+from .runs import start as start
+from .thread import ThreadError as ThreadError
+from .workflow import Step as Step
+from .workflow import create_workflow_graph as create_workflow_graph

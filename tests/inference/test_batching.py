@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bayeslora_tool.inference import batching
+from bayeslora_tool.inference.batching import MicroBatcher, OverloadedError
+
+
+class Gate:
+    """A slow function that waits to be let through, and remembers its calls."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.begun = threading.Event()
+        self.calls: list[tuple[str, list[str]]] = []
+
+    def run(self, key: str, items: list[str]) -> list[str]:
+        self.calls.append((key, items))
+        self.begun.set()
+        assert self.open.wait(10)
+        if "bad" in items:
+            raise ValueError("bad item")
+        return [item.upper() for item in items]
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+def busy(gate: Gate, **options: Any) -> MicroBatcher[str, str, str]:
+    """A batcher whose worker is in a call already, so that what follows waits."""
+    batcher: MicroBatcher[str, str, str] = MicroBatcher(gate.run, **options)
+    batcher.submit("k", ["first"])
+    assert gate.begun.wait(10)
+    return batcher
+
+
+def test_requests_that_wait_together_share_a_call_and_get_their_own_results(gate: Gate) -> None:
+    batcher = busy(gate)
+    futures = [batcher.submit("k", [f"a{i}", f"b{i}"]) for i in range(5)]
+    gate.open.set()
+    assert [f.result(10) for f in futures] == [[f"A{i}", f"B{i}"] for i in range(5)]
+    assert [len(items) for _, items in gate.calls] == [1, 10]
+
+
+def test_different_keys_do_not_share_a_call(gate: Gate) -> None:
+    batcher = busy(gate)
+    futures = [batcher.submit(key, ["x"]) for key in "jkj"]
+    gate.open.set()
+    assert [f.result(10) for f in futures] == [["X"]] * 3
+    assert [(key, len(items)) for key, items in gate.calls[1:]] == [("j", 2), ("k", 1)]
+
+
+def test_a_call_takes_at_most_max_items_but_a_large_request_goes_alone(gate: Gate) -> None:
+    batcher = busy(gate, max_items=3)
+    futures = [batcher.submit("k", ["x"] * n) for n in (2, 2, 7, 1, 1)]
+    gate.open.set()
+    assert [len(f.result(10)) for f in futures] == [2, 2, 7, 1, 1]
+    assert [len(items) for _, items in gate.calls[1:]] == [2, 2, 7, 2]
+
+
+def test_a_request_that_fails_fails_alone(gate: Gate) -> None:
+    batcher = busy(gate)
+    good, bad, other = (batcher.submit("k", [item]) for item in ("good", "bad", "other"))
+    gate.open.set()
+    assert good.result(10) == ["GOOD"]
+    assert other.result(10) == ["OTHER"]
+    with pytest.raises(ValueError, match="bad item"):
+        bad.result(10)
+    assert batcher.submit("k", ["later"]).result(10) == ["LATER"]
+
+
+def test_a_cancelled_request_is_never_run_and_leaves_room(gate: Gate) -> None:
+    batcher = busy(gate, max_waiting=2)
+    gone, kept = (batcher.submit("k", [item]) for item in ("gone", "kept"))
+    assert gone.cancel()
+    another = batcher.submit("k", ["another"])  # takes the room of the cancelled one
+    gate.open.set()
+    assert kept.result(10) == ["KEPT"]
+    assert another.result(10) == ["ANOTHER"]
+    assert all("gone" not in items for _, items in gate.calls)
+
+
+def test_a_full_queue_refuses_and_loses_nothing(gate: Gate) -> None:
+    batcher = busy(gate, max_waiting=2)
+    futures = [batcher.submit("k", [str(i)]) for i in range(2)]
+    with pytest.raises(OverloadedError, match=r"2 requests wait already \(limit 2\)"):
+        batcher.submit("k", ["too many"])
+    gate.open.set()
+    assert [f.result(10) for f in futures] == [["0"], ["1"]]
+
+
+def test_closing_fails_what_waits_and_completes_what_runs(gate: Gate) -> None:
+    batcher: MicroBatcher[str, str, str] = MicroBatcher(gate.run)
+    running = batcher.submit("k", ["running"])
+    assert gate.begun.wait(10)
+    waiting = batcher.submit("k", ["waiting"])
+    batcher.close()
+    gate.open.set()
+    assert running.result(10) == ["RUNNING"]
+    with pytest.raises(RuntimeError, match="closed before"):
+        waiting.result(10)
+    with pytest.raises(RuntimeError, match="is closed"):
+        batcher.submit("k", ["late"])
+
+
+def test_the_worker_ends_when_idle_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_IDLE_SECONDS", 0.02)
+    batcher: MicroBatcher[str, str, str] = MicroBatcher(lambda key, items: items)
+    assert batcher.submit("k", ["a"]).result(10) == ["a"]
+    deadline = time.monotonic() + 10
+    while batcher._worker is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert batcher._worker is None
+    assert batcher.submit("k", ["b"]).result(10) == ["b"]
+
+
+async def test_concurrent_predictions_equal_sequential_ones(tiny: Any) -> None:
+    texts = [f"a good film number {i}" for i in range(20)]
+    together = await asyncio.gather(*(tiny.apredict([text]) for text in texts))
+    for text, (p,) in zip(texts, together, strict=True):
+        (q,) = tiny.predict([text])
+        assert p.label == q.label
+        assert abs(p.confidence - q.confidence) < 1e-6
+        assert abs(p.variance - q.variance) < 1e-7
+
+
+async def test_concurrent_predictions_refuse_bad_texts_by_their_own_index(tiny: Any) -> None:
+    results = await asyncio.gather(
+        tiny.apredict(["fine", "\u200b"]),
+        tiny.apredict(["good"]),
+        tiny.apredict("one string"),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], ValueError)
+    assert "texts[1]" in str(results[0])
+    assert results[1][0].label in tiny.labels
+    assert isinstance(results[2], TypeError)
+
+
+async def test_a_cancelled_prediction_harms_no_other(tiny: Any) -> None:
+    tasks = [asyncio.create_task(tiny.apredict([f"film {i}"])) for i in range(8)]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results.pop(3), asyncio.CancelledError)
+    assert all(r[0].label in tiny.labels for r in results)
+
+
+async def test_a_full_queue_refuses_a_prediction_and_serves_the_others(
+    tiny: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = tiny._predict
+
+    def slow(texts: list[str], *how: Any) -> Any:
+        gate.run("", texts)
+        return predict(texts, *how)
+
+    batcher: Any = MicroBatcher(lambda how, texts: slow(texts, *how), max_waiting=2)
+    monkeypatch.setattr(tiny, "_batcher", batcher)
+    tasks = [asyncio.create_task(tiny.apredict(["first"]))]
+    await asyncio.to_thread(gate.begun.wait, 10)
+    tasks += [asyncio.create_task(tiny.apredict([f"film {i}"])) for i in range(3)]
+    await asyncio.sleep(0)
+    gate.open.set()
+    *served, refused = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(refused, OverloadedError)
+    assert [p[0].label in tiny.labels for p in served] == [True] * 3
+    batcher.close()

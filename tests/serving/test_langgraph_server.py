@@ -1,0 +1,148 @@
+"""The graph behind a real agent server, and the classifier that such servers start without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import StateGraph
+
+from bayeslora_tool.policy import load_preset
+from bayeslora_tool.serving.langgraph_server import create_served_graph
+from bayeslora_tool.serving.lazy_classifier import LazyClassifier
+from tests.conftest import ROOT
+from tests.server_process import LOOPBACK, free_port, offline, running
+
+
+@LOOPBACK
+async def test_langgraph_dev_interrupts_and_resumes_over_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocking calls are forbidden in this server: had one happened, the first run would ask."""
+    for module in ("langgraph_api", "langgraph_cli", "langgraph_sdk"):
+        pytest.importorskip(module, reason='needs pip install "bayeslora-tool[server]"')
+    from langgraph_sdk import get_client
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    port = free_port()
+    command = [sys.executable, "-m", "langgraph_cli", "dev", "--no-browser", "--no-reload"]
+    command += ["--port", str(port), "--config", str(ROOT / "langgraph.json")]
+    env = offline(tmp_path) | {"BAYESLORA_PRESET": "sentiment"}
+    with running(command, port, tmp_path, env) as log:
+        async with get_client(url=f"http://127.0.0.1:{port}") as client:
+            thread = (await client.threads.create())["thread_id"]
+
+            async def run(**start: Any) -> Any:
+                return await client.runs.wait(thread, "escalation", **start)
+
+            state = await run(input={"text": "This movie was fantastic!"})
+            assert state["outcome"]["decided_by"] == "model", state["route"]
+            assert state["outcome"]["label"] == "positive"
+
+            await run(input={"text": "I've seen better films"})
+            found = await client.threads.get(thread)
+            assert found["status"] == "interrupted"
+            ((first,),) = found["interrupts"].values()
+            (action,) = first["value"]["action_requests"]
+            assert action["name"] == "act_on_label"
+
+            await run(command={"resume": {first["id"]: {"type": "no such decision"}}})
+            ((again,),) = (await client.threads.get(thread))["interrupts"].values()
+            assert "not understood" in again["value"]["action_requests"][0]["description"]
+
+            edit = {"name": "act_on_label", "args": {"label": "negative"}}
+            answer = {"decisions": [{"type": "edit", "edited_action": edit}]}
+            await run(command={"resume": {again["id"]: answer}})
+            assert (await client.threads.get(thread))["status"] == "idle"
+            outcome = (await client.threads.get_state(thread))["values"]["outcome"]
+            assert (outcome["label"], outcome["decided_by"]) == ("negative", "human")
+        assert "reached out" not in log.read_text()
+        assert "BlockingError" not in log.read_text()
+
+
+def test_importing_the_served_graph_loads_no_model() -> None:
+    code = """
+        import sys
+        from bayeslora_tool.serving.langgraph_server import graph
+        assert "torch" not in sys.modules
+        print(type(graph).__name__)  # uncompiled: the server brings its checkpointer
+    """
+    env = {k: v for k, v in os.environ.items() if k != "BAYESLORA_PRESET"}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "StateGraph", done.stderr
+
+
+def test_an_unknown_preset_stops_the_server_at_once() -> None:
+    with pytest.raises(ValueError, match="unknown preset 'nope'; bundled: "):
+        create_served_graph("nope")
+
+
+@pytest.mark.parametrize("name", ["sentiment", "intents"])
+def test_labels_are_known_before_the_model_is(name: str) -> None:
+    classifier = LazyClassifier(load_preset(name))
+    labels = classifier.labels
+    assert classifier._loaded is None
+    assert classifier.load().labels == labels
+
+
+def test_an_unknown_adapter_is_refused_before_any_text_comes(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("adapter: nowhere\npolicy: {tau_conf: 0.9, tau_var: 0.01}\n")
+    with pytest.raises(FileNotFoundError, match="no adapter 'nowhere'"):
+        create_served_graph(preset)
+
+
+def test_callers_that_come_together_load_it_once(
+    sentiment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bayeslora_tool.classifier import BayesLoRAClassifier
+
+    loads = []
+
+    def load(*args: Any, **options: Any) -> Any:
+        loads.append((args, options))
+        time.sleep(0.05)  # so that the others meet it under way
+        return sentiment
+
+    monkeypatch.setattr(BayesLoRAClassifier, "from_pretrained", load)
+    preset = load_preset("sentiment")
+    classifier = LazyClassifier(preset)
+    with ThreadPoolExecutor(8) as pool:
+        sync = list(pool.map(lambda _: classifier.predict(["a fine film"]), range(8)))
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(classifier.apredict(["a fine film"]) for _ in range(8)))
+
+    assert {p[0].label for p in [*sync, *asyncio.run(together())]} == {"positive"}
+    assert loads == [((preset.adapter,), {"scoring": preset.scoring, "policy": preset.policy})]
+
+
+async def test_a_model_that_does_not_load_escalates_and_is_tried_again(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(ROOT / "bayeslora_tool" / "adapters" / "sentiment", adapter)
+    weights = adapter / "adapter_model.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    preset = tmp_path / "mine.yaml"
+    preset.write_text(f"adapter: {adapter}\npolicy: {{tau_conf: 0.9, tau_var: 0.01}}\n")
+    builder = create_served_graph(preset)
+    assert isinstance(builder, StateGraph)
+    graph: Any = builder.compile(checkpointer=InMemorySaver())
+    start = {"text": "This movie was fantastic!"}
+    state = await graph.ainvoke(start, {"configurable": {"thread_id": "1"}})
+    reason = state["__interrupt__"][0].value["action_requests"][0]["description"]
+    assert "could not be scored (ValueError" in reason
+    assert "no adapter_model.safetensors" in reason
+    (tmp_path / "elsewhere").rename(weights)
+    state = await graph.ainvoke(start, {"configurable": {"thread_id": "2"}})
+    assert state["outcome"]["label"] == "positive"
