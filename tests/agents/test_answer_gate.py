@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
 from bayeslora_tool.policy import Policy
-from tests.agents.test_middleware import ANSWERS, APPROVE, CONFIG, Desk, asked, edit, order
+from tests.agents.desk import ANSWERS, APPROVE, CONFIG, Desk, asked, edit, order
 from tests.fakes import FakeClassifier, by_words, make_prediction
 from tests.scripted_model import ScriptedModel, calls
 

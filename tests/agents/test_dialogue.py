@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain_core.messages import HumanMessage
+
+from bayeslora_tool.agents.middleware import UncertaintyGate
+from bayeslora_tool.policy import Policy
+from bayeslora_tool.prediction import Prediction
+from tests.agents.desk import (
+    APPROVE,
+    CONFIG,
+    DONE,
+    Desk,
+    asked,
+    assert_every_call_is_answered,
+    of_the_item,
+    order,
+    told,
+)
+from tests.fakes import FakeClassifier
+from tests.scripted_model import calls
+
+
+class TestClarify:
+    def test_ends_the_turn_with_a_question_and_answers_every_call(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        gate = UncertaintyGate(fake, policy, tools=["order"])
+        desk = Desk([calls(order("tea"), ("look", {"item": "x"})), DONE], gate)
+        state = desk.say("vague")
+        assert "__interrupt__" not in state
+        assert desk.did == []
+        assert state["messages"][-1].type == "ai"
+        assert '"yes" or "no"' in state["messages"][-1].content
+        assert [status for _, status, _ in told(state)] == ["error", "error"]
+        assert_every_call_is_answered(state["messages"])
+        assert len(desk.model.heard) == 1
+
+    def test_the_answer_is_scored_with_the_request_it_belongs_to(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        state = desk.say("clear now")
+        assert desk.did == [("tea", 1)]
+        assert fake.seen == ["vague", "vague\nclear now"]
+        assert_every_call_is_answered(state["messages"])
+
+    def test_after_as_many_questions_as_allowed_a_reviewer_is_asked(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        script = [calls(order("tea"), start=i) for i in range(3)] + [DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        assert "__interrupt__" not in desk.say("vague")
+        assert "__interrupt__" not in desk.say("vague too")
+        request = asked(desk.say("vague still"))
+        assert "asked 2 times already" in request["action_requests"][0]["description"]
+        desk.answer(APPROVE)
+        assert desk.did == [("tea", 1)]
+        assert fake.seen[-1] == "vague\nvague too\nvague still"
+
+    def test_a_user_who_means_none_of_these_is_brought_to_a_reviewer(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        description = asked(desk.say("Neither."))["action_requests"][0]["description"]
+        assert "The user said that it is none of these ('Neither.')." in description
+        assert "Text: vague\n" in description
+        assert fake.seen == ["vague", "vague"]
+
+    def test_then_no_call_is_sure_enough(self, fake: FakeClassifier, policy: Policy) -> None:
+        script = [calls(order("vague")), calls(order("clear"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy, text=of_the_item))
+        desk.say("go")
+        asked(desk.say("something else"))
+        assert desk.did == []
+
+    @pytest.mark.parametrize(
+        ("said", "scored"),
+        [
+            ([("system", "it is three"), ("user", "clear")], "vague\nclear"),
+            ([("user", "hm"), ("user", "clear")], "vague\nhm\nclear"),
+        ],
+    )
+    def test_an_answer_may_come_in_several_messages(
+        self, fake: FakeClassifier, policy: Policy, said: Any, scored: str
+    ) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        desk.agent.invoke({"messages": said}, CONFIG)
+        assert fake.seen == ["vague", scored]
+
+    def test_a_denial_among_several_messages(self, fake: FakeClassifier, policy: Policy) -> None:
+        script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+        desk = Desk(script, UncertaintyGate(fake, policy))
+        desk.say("vague")
+        state = desk.agent.invoke({"messages": [("user", "hm"), ("user", "neither")]}, CONFIG)
+        assert "none of these ('neither')" in asked(state)["action_requests"][0]["description"]
+
+    def test_the_word_alone_is_a_request_like_any_other(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+        desk.say("never mind")
+        assert fake.seen == ["never mind"]
+
+    def test_the_budget_is_one_requests(self, fake: FakeClassifier) -> None:
+        script = [calls(order("a")), calls(order("a"), start=2), DONE, calls(order("b"), start=3)]
+        desk = Desk(script, UncertaintyGate(fake, Policy(0.8, 0.01, max_clarifications=1)))
+        desk.say("vague")
+        desk.say("clear")
+        state = desk.say("vague, another thing")
+        assert "__interrupt__" not in state
+        assert fake.seen[-1] == "vague, another thing"
+
+    def test_a_later_step_of_the_turn_shares_its_budget(self, fake: FakeClassifier) -> None:
+        gate = UncertaintyGate(fake, Policy(0.8, 0.01, max_clarifications=1), text=of_the_item)
+        script = [calls(order("clear")), calls(order("vague"), start=2)]
+        script += [calls(order("vague"), start=3), DONE]
+        desk = Desk(script, gate)
+        assert "__interrupt__" not in desk.say("go")
+        assert desk.did == [("clear", 1)]
+        assert "asked 1 times" in asked(desk.say("hm"))["action_requests"][0]["description"]
+
+    def test_is_never_skipped_by_a_later_middleware(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        hitl = HumanInTheLoopMiddleware({"order": True})
+        desk = Desk([calls(order("tea")), DONE], hitl, UncertaintyGate(fake, policy))
+        state = desk.say("vague")
+        assert "__interrupt__" not in state
+        assert_every_call_is_answered(state["messages"])
+
+    def test_asks_the_callers_question_once(self, fake: FakeClassifier, policy: Policy) -> None:
+        seen: list[str] = []
+
+        def ask(prediction: Prediction, text: str) -> str:
+            seen.append(text)
+            return f"Do you mean {prediction.label}?"
+
+        desk = Desk([calls(order("a"), order("b"))], UncertaintyGate(fake, policy, ask=ask))
+        assert desk.say("vague")["messages"][-1].content == "Do you mean yes?"
+        assert seen == ["vague"]
+
+    @pytest.mark.parametrize("answer", [None, " ", 5, RuntimeError("offline")])
+    def test_without_a_question_a_reviewer_is_asked(
+        self, fake: FakeClassifier, policy: Policy, answer: Any
+    ) -> None:
+        def ask(prediction: Prediction, text: str) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy, ask=ask))
+        description = asked(desk.say("vague"))["action_requests"][0]["description"]
+        assert "No question could be put" in description
+
+
+def test_a_summary_is_not_taken_for_the_users_words(fake: FakeClassifier, policy: Policy) -> None:
+    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+    summary = HumanMessage("so far: clear", additional_kwargs={"lc_source": "summarization"})
+    state = desk.agent.invoke({"messages": [summary]}, CONFIG)
+    assert "no message of the user" in asked(state)["action_requests"][0]["description"]

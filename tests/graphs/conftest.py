@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.graphs.desk import Desk
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
