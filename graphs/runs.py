@@ -1,8 +1,9 @@
 """Start, answer, carry on and give up the runs of a thread, without LangGraph's silent accidents.
 
 Left to itself, LangGraph takes an answer without an id for whatever waits, ignores an answer whose
-question is gone, starts an unknown thread from nothing, and lets a new input replace a run that
-waits for a person. Each of these is a :class:`ThreadError` here, raised before anything changes.
+question is gone, starts an unknown thread from nothing, lets a new input replace a run that waits
+for a person, and lets a machine whose clock is behind write a new state that counts as an old one.
+Each of these is a :class:`ThreadError` here, raised before anything changes, or cannot happen.
 
 What holds, and what cannot:
 
@@ -12,24 +13,38 @@ What holds, and what cannot:
 - Of several answers to one interrupt, one is taken, and it is final: it is kept in the checkpointer
   before the graph hears it (see ``thread.py``), so that it is neither lost nor changed when the run
   then breaks off. The checkpointer must keep the first write of a name, as the savers for memory,
-  SQLite and Postgres do; one that overwrites gives no such promise. In a process, one call at a
-  time works on a thread, any other is refused as busy.
-- Two processes whose runs of one thread overlap are not kept apart, whichever function began them:
-  no checkpointer can tell a run that is under way from one that broke off, and :func:`pending`
-  lists a question as soon as it is saved, though other tools of the run may still be at work. Let
-  one process own a thread, or lock it yourself.
-- A thread belongs to one graph: another graph on the same checkpointer does not see its questions.
+  SQLite and Postgres do; one that overwrites gives no such promise.
+- One call at a time works on a thread, in whatever process: each takes a turn in the thread's
+  record first (see ``record.py``), any other is refused as busy. Whether the process of a turn that
+  is not over still lives is known on the same machine; of another one the caller must know, and
+  says so with ``takeover=True``.
+- A thread belongs to one graph. What another graph, or an earlier version of this one, asked there
+  and this one cannot answer is not thrown away without a word: :func:`abandon` does that.
 - Calls that go round this module (``graph.invoke``) are not seen by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from threading import Lock
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
+from bayeslora_tool.graphs.record import (
+    Doing,
+    Run,
+    Turn,
+    advance_clock,
+    end,
+    forget,
+    lives,
+    newest,
+    take,
+    this_run,
+)
+from bayeslora_tool.graphs.script import Script, arun, call, run
 from bayeslora_tool.graphs.state import EscalationInput
 from bayeslora_tool.graphs.thread import ThreadError, ThreadView, claim
 from bayeslora_tool.graphs.workflow import WorkflowInput
@@ -41,6 +56,7 @@ from langgraph.types import Command
 
 Graph = Pregel[Any, Any, Any, Any]
 State = dict[str, Any]
+T = TypeVar("T")
 _MOST_QUESTIONS = 100  # of one task, that were answered before
 
 
@@ -57,51 +73,64 @@ def start(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> S
         The state; ``"__interrupt__"`` is in it if the run waits for people.
 
     Raises:
-        ThreadError: ``pending``, ``unfinished`` or ``busy``.
+        ThreadError: ``pending``, ``unfinished``, ``foreign`` or ``busy``.
         ValueError: No checkpointer, a config that names no thread or an old checkpoint, or a value
             that no checkpoint can hold.
         TypeError: ``value`` is None or a Command: that is no new run; or has no text for a graph of
             this package; or ``durability`` is given.
     """
-    with _alone(graph, config, options):
-        _check_storable(graph, "`value`", value)
-        _view(graph, config).check_start(value)
-        _check_input(graph, value)
-        return _invoke(graph, value, config, options)
+    return run(_start(graph, value, config, options))
 
 
 async def astart(graph: Graph, value: Any, config: RunnableConfig, **options: Any) -> State:
     """:func:`start` for ``ainvoke``."""
-    with _alone(graph, config, options):
+    return await arun(_start(graph, value, config, options))
+
+
+def _start(
+    graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]
+) -> Script[State]:
+    def check(view: ThreadView) -> None:
         _check_storable(graph, "`value`", value)
-        (await _aview(graph, config)).check_start(value)
+        view.check_start(value)
         _check_input(graph, value)
-        return await _ainvoke(graph, value, config, options)
+
+    def work(view: ThreadView) -> Script[State]:
+        return (yield from _invoke(graph, value, config, options))
+
+    return (yield from _in_turn(graph, config, "start", check, work, options))
 
 
 def pending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
     """What the thread waits for: a request for each interrupt id; empty if for nothing.
 
     Raises:
-        ThreadError: ``unknown``.
+        ThreadError: ``unknown`` or ``foreign``.
         ValueError: As for :func:`start`.
     """
-    _check(graph, config)
-    view = _view(graph, config)
-    view.check_known()
-    return view.waiting
+    return run(_pending(graph, config))
 
 
 async def apending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
     """:func:`pending` for async checkpointers."""
+    return await arun(_pending(graph, config))
+
+
+def _pending(graph: Graph, config: RunnableConfig) -> Script[dict[str, Any]]:
     _check(graph, config)
-    view = await _aview(graph, config)
+    view = yield from _view(graph, config)
     view.check_known()
+    view.check_own()
     return view.waiting
 
 
 def resume(
-    graph: Graph, config: RunnableConfig, answers: Mapping[str, Any], **options: Any
+    graph: Graph,
+    config: RunnableConfig,
+    answers: Mapping[str, Any],
+    *,
+    takeover: bool = False,
+    **options: Any,
 ) -> State:
     """Answer one or more of the pending interrupts.
 
@@ -110,6 +139,8 @@ def resume(
         config: Of the thread.
         answers: An answer for each interrupt id, as :func:`pending` names them; those left out go
             on waiting.
+        takeover: The process that works on the thread is gone for good: you know, on another
+            machine nobody can find out.
         options: For ``graph.invoke``.
 
     Returns:
@@ -117,107 +148,122 @@ def resume(
         Tools that broke off beside the one that waited run again, too.
 
     Raises:
-        ThreadError: ``unknown``, ``not pending`` or ``busy``; then no answer was taken, unless the
-            message says so.
+        ThreadError: ``unknown``, ``not pending``, ``foreign`` or ``busy``; then no answer was
+            taken, unless the message says so.
         ValueError: As for :func:`start`, or ``answers`` is empty; again, none was taken.
         TypeError: ``answers`` is not a mapping, or ``durability`` is given.
     """
-    with _alone(graph, config, options):
-        view, by = _view(graph, config), uuid4().hex
-        view.check_answers(answers)
-        for name, answer in answers.items():
-            _check_storable(graph, f"the answer to {name}", answer)
-        for name, answer in answers.items():
-            _saver(graph).put_writes(view.snapshot.config, claim(answer, by), name)
-        _view(graph, config).check_taken(answers, by)
-        return _invoke(graph, Command(resume=dict(answers)), config, options)
+    return run(_resume(graph, config, answers, options, takeover))
 
 
 async def aresume(
-    graph: Graph, config: RunnableConfig, answers: Mapping[str, Any], **options: Any
+    graph: Graph,
+    config: RunnableConfig,
+    answers: Mapping[str, Any],
+    *,
+    takeover: bool = False,
+    **options: Any,
 ) -> State:
     """:func:`resume` for ``ainvoke``."""
-    with _alone(graph, config, options):
-        view, by = await _aview(graph, config), uuid4().hex
+    return await arun(_resume(graph, config, answers, options, takeover))
+
+
+def _resume(
+    graph: Graph,
+    config: RunnableConfig,
+    answers: Mapping[str, Any],
+    options: dict[str, Any],
+    takeover: bool,
+) -> Script[State]:
+    def check(view: ThreadView) -> None:
         view.check_answers(answers)
         for name, answer in answers.items():
             _check_storable(graph, f"the answer to {name}", answer)
+
+    def work(view: ThreadView) -> Script[State]:
+        by = uuid4().hex
         for name, answer in answers.items():
-            await _saver(graph).aput_writes(view.snapshot.config, claim(answer, by), name)
-        (await _aview(graph, config)).check_taken(answers, by)
-        return await _ainvoke(graph, Command(resume=dict(answers)), config, options)
+            where = view.snapshot.config
+            yield from call(_saver(graph), "put_writes", where, claim(answer, by), name)
+        (yield from _view(graph, config)).check_taken(answers, by)
+        return (yield from _invoke(graph, Command(resume=dict(answers)), config, options))
+
+    return (yield from _in_turn(graph, config, "resume", check, work, options, takeover))
 
 
-def recover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
+def recover(
+    graph: Graph, config: RunnableConfig, *, takeover: bool = False, **options: Any
+) -> State:
     """Carry on with a run that broke off: its process died, or a node raised.
 
     Finished nodes keep their results; the one that broke off runs again, with the answers it had.
-    Make sure first that the run's process is gone.
+
+    Args:
+        graph: As for :func:`start`, like ``config`` and ``options``.
+        config: Of the thread.
+        takeover: As for :func:`resume`.
+        options: For ``graph.invoke``.
 
     Raises:
-        ThreadError: ``unknown``, ``pending``, ``finished`` or ``busy``.
+        ThreadError: ``unknown``, ``pending``, ``finished``, ``foreign`` or ``busy``.
         ValueError: As for :func:`start`.
     """
-    with _alone(graph, config, options):
-        _view(graph, config).check_recover()
-        state = _invoke(graph, None, config, options)
-        for _ in range(_MOST_QUESTIONS):
-            owed = _view(graph, config).owed(state)
-            if not owed:
-                return state
-            state = _invoke(graph, Command(resume=owed), config, options)
-        raise RuntimeError("the graph asks the same questions again and again")
+    return run(_recover(graph, config, options, takeover))
 
 
-async def arecover(graph: Graph, config: RunnableConfig, **options: Any) -> State:
+async def arecover(
+    graph: Graph, config: RunnableConfig, *, takeover: bool = False, **options: Any
+) -> State:
     """:func:`recover` for ``ainvoke``."""
-    with _alone(graph, config, options):
-        (await _aview(graph, config)).check_recover()
-        state = await _ainvoke(graph, None, config, options)
+    return await arun(_recover(graph, config, options, takeover))
+
+
+def _recover(
+    graph: Graph, config: RunnableConfig, options: dict[str, Any], takeover: bool
+) -> Script[State]:
+    def work(view: ThreadView) -> Script[State]:
+        state = yield from _invoke(graph, None, config, options)
         for _ in range(_MOST_QUESTIONS):
-            owed = (await _aview(graph, config)).owed(state)
+            owed = (yield from _view(graph, config)).owed(state)
             if not owed:
                 return state
-            state = await _ainvoke(graph, Command(resume=owed), config, options)
+            state = yield from _invoke(graph, Command(resume=owed), config, options)
         raise RuntimeError("the graph asks the same questions again and again")
 
+    check = ThreadView.check_recover
+    return (yield from _in_turn(graph, config, "recover", check, work, options, takeover))
 
-def abandon(graph: Graph, config: RunnableConfig) -> None:
+
+def abandon(graph: Graph, config: RunnableConfig, *, takeover: bool = False) -> None:
     """Give up a thread's pending or unfinished run, so that another can start; its state stays.
 
     Raises:
         ThreadError: ``unknown``, ``finished`` or ``busy``.
         ValueError: As for :func:`start`.
     """
-    with _alone(graph, config):
-        view = _view(graph, config)
-        view.check_unfinished()
-        # Again, for what was done already calls for what comes next.
-        while view.snapshot.tasks:
-            graph.update_state(config, None, as_node=END)
-            view = _view(graph, config)
+    run(_abandon(graph, config, takeover))
 
 
-async def aabandon(graph: Graph, config: RunnableConfig) -> None:
+async def aabandon(graph: Graph, config: RunnableConfig, *, takeover: bool = False) -> None:
     """:func:`abandon` for async checkpointers."""
-    with _alone(graph, config):
-        view = await _aview(graph, config)
-        view.check_unfinished()
+    await arun(_abandon(graph, config, takeover))
+
+
+def _abandon(graph: Graph, config: RunnableConfig, takeover: bool) -> Script[None]:
+    def work(view: ThreadView) -> Script[None]:
         # Again, for what was done already calls for what comes next.
-        while view.snapshot.tasks:
-            await graph.aupdate_state(config, None, as_node=END)
-            view = await _aview(graph, config)
+        while view.unfinished:
+            yield from call(graph, "update_state", config, None, as_node=END)
+            view = yield from _view(graph, config)
+
+    check = ThreadView.check_unfinished
+    yield from _in_turn(graph, config, "abandon", check, work, takeover=takeover)
 
 
-def _invoke(graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]) -> State:
-    output: Any = graph.invoke(value, config, durability="sync", **options)
-    return cast(State, output)
-
-
-async def _ainvoke(
+def _invoke(
     graph: Graph, value: Any, config: RunnableConfig, options: dict[str, Any]
-) -> State:
-    output: Any = await graph.ainvoke(value, config, durability="sync", **options)
+) -> Script[State]:
+    output = yield from call(graph, "invoke", value, config, durability="sync", **options)
     return cast(State, output)
 
 
@@ -258,12 +304,9 @@ _threads_lock = Lock()
 
 
 @contextmanager
-def _alone(
-    graph: Graph, config: RunnableConfig, options: Mapping[str, Any] | None = None
-) -> Iterator[None]:
+def _alone(graph: Graph, thread: str) -> Iterator[None]:
     # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
-    # Another checkpointer's thread of the same name is another thread.
-    thread = _check(graph, config, options)
+    # The checkpointer in memory cannot tell which of two threads of a process wrote first.
     key = id(graph.checkpointer), thread
     with _threads_lock:
         if key in _threads:
@@ -280,14 +323,67 @@ def _alone(
             _threads.remove(key)
 
 
-def _view(graph: Graph, config: RunnableConfig) -> ThreadView:
-    snapshot = graph.get_state(config, subgraphs=True)
-    return ThreadView(snapshot, _saver(graph).get_tuple(snapshot.config))
+def _in_turn(
+    graph: Graph,
+    config: RunnableConfig,
+    doing: Doing,
+    check: Callable[[ThreadView], None],
+    work: Callable[[ThreadView], Script[T]],
+    options: Mapping[str, Any] | None = None,
+    takeover: bool = False,
+) -> Script[T]:
+    """Do ``work`` on a thread while no other call does, if it passes the ``check``."""
+    thread, saver = _check(graph, config, options), _saver(graph)
+    with _alone(graph, thread):
+        mine = this_run(doing, _fingerprint(graph))
+        while True:
+            before = yield from newest(saver, thread)
+            if before.broken_off and not takeover:
+                _check_gone(before.broken_off, thread)
+            view = yield from _view(graph, config, before)
+            check(view)
+            if (yield from take(saver, thread, before, mine)):
+                break
+        for checkpoint_id in view.checkpoint_ids():
+            advance_clock(checkpoint_id)
+        try:
+            result = yield from work(view)
+        except GeneratorExit:  # nobody drives this any more, so nothing more can be written
+            forget(mine)
+            raise
+        except BaseException:
+            yield from end(saver, thread, before, mine)
+            raise
+        yield from end(saver, thread, before, mine)
+        return result
 
 
-async def _aview(graph: Graph, config: RunnableConfig) -> ThreadView:
-    snapshot = await graph.aget_state(config, subgraphs=True)
-    return ThreadView(snapshot, await _saver(graph).aget_tuple(snapshot.config))
+def _check_gone(run: Run, thread: str) -> None:
+    if (alive := lives(run)) is False:
+        return
+    where = f"process {run['pid']} on {run['host'].split(' ')[0]}"
+    hint = "" if alive else "; if that is gone for good, pass takeover=True"
+    raise ThreadError(
+        "busy",
+        f"thread {thread!r} is being worked on by {where} ({run['doing']}){hint}; see what is "
+        f"pending when it is done",
+    )
+
+
+def _fingerprint(graph: Graph) -> str:
+    """Of the names of the nodes: which of them a thread may wait in."""
+    names = [*graph.nodes]
+    for place, subgraph in graph.get_subgraphs(recurse=True):
+        names += [f"{place}|{node}" for node in getattr(subgraph, "nodes", ())]
+    return sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
+
+
+def _view(graph: Graph, config: RunnableConfig, turn: Turn | None = None) -> Script[ThreadView]:
+    snapshot = yield from call(graph, "get_state", config, subgraphs=True)
+    saved = yield from call(_saver(graph), "get_tuple", snapshot.config)
+    left = turn.broken_off if turn else None
+    other = left is not None and left["graph"] != _fingerprint(graph)
+    return ThreadView(snapshot, saved, broke_off_elsewhere=other)
 
 
 def _check_input(graph: Graph, value: Any) -> None:

@@ -8,13 +8,14 @@ ends; the claim lets it outlive a process that dies in the node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypedDict
 
 from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.types import Command, StateSnapshot
 
-Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "busy"]
+Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "foreign", "busy"]
 _CHANNEL = "__bayeslora_claim__"
 
 
@@ -25,7 +26,9 @@ class ThreadError(RuntimeError):
         problem: ``unknown``: nothing ever ran there. ``pending``: people must answer first.
             ``not pending``: no such question waits (a stale id, a second answer). ``unfinished``:
             a run broke off, or another process is at it. ``finished``: there is nothing to carry
-            on with. ``busy``: another call of this process works on the thread.
+            on with. ``foreign``: another graph, or an earlier version of this one, asked or broke
+            off there in a step that this one does not have. ``busy``: another call works on the
+            thread.
     """
 
     def __init__(self, problem: Problem, message: str) -> None:
@@ -55,10 +58,19 @@ class ThreadView:
         claims: By interrupt id.
         waiting: The request of each interrupt that has no answer.
         broken: Whether something else than an answer is missing.
+        foreign: The ids of interrupts that the checkpointer holds and the graph does not know.
+        broke_off_elsewhere: Whether the last run broke off in a graph with other steps.
     """
 
-    def __init__(self, snapshot: StateSnapshot, saved: CheckpointTuple | None) -> None:
+    def __init__(
+        self,
+        snapshot: StateSnapshot,
+        saved: CheckpointTuple | None,
+        *,
+        broke_off_elsewhere: bool = False,
+    ) -> None:
         """``saved`` is what the checkpointer has of the same state."""
+        self.broke_off_elsewhere = broke_off_elsewhere
         writes = (saved.pending_writes if saved else None) or []
         self.snapshot = snapshot
         self.claims: Mapping[str, Claim] = {
@@ -67,6 +79,28 @@ class ThreadView:
         self.waiting: dict[str, Any] = {}
         self.broken = False
         self._look(snapshot)
+        known = {task.id for task in snapshot.tasks}
+        self.foreign = [
+            interrupt.id
+            for task, channel, value in writes
+            if channel == INTERRUPT and task not in known
+            for interrupt in value
+        ]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last run waits for people, or broke off."""
+        # Not `next`: that leaves out what is done, though the thread may not have moved on.
+        return bool(self.snapshot.tasks or self.foreign or self.broke_off_elsewhere)
+
+    def checkpoint_ids(self, place: StateSnapshot | None = None) -> Iterator[str]:
+        """Of the newest state and those of its subgraphs."""
+        place = place or self.snapshot
+        if found := place.config["configurable"].get("checkpoint_id"):
+            yield found
+        for task in place.tasks:
+            if isinstance(task.state, StateSnapshot):
+                yield from self.checkpoint_ids(task.state)
 
     def _look(self, place: StateSnapshot) -> None:
         unfinished = [task for task in place.tasks if task.result is None]
@@ -103,7 +137,7 @@ class ThreadView:
                 f"the thread waits for an answer to {', '.join(self.waiting)}, which a new run "
                 f"would throw away; `resume` it, `abandon` it, or take another thread_id",
             )
-        # Not `next`: that leaves out what is done, though the thread may not have moved on.
+        self.check_own()
         if self.snapshot.tasks:
             names = ", ".join(task.name for task in self.snapshot.tasks)
             raise ThreadError(
@@ -120,6 +154,7 @@ class ThreadView:
         if not answers:
             raise ValueError("`answers` is empty; give {interrupt id: answer}")
         self.check_known()
+        self.check_own()
         for name in answers:
             if name not in self.waiting:
                 raise ThreadError(
@@ -143,6 +178,7 @@ class ThreadView:
     def check_recover(self) -> None:
         """Refuse where people must answer, or there is nothing to carry on with."""
         self.check_unfinished()
+        self.check_own()
         if self.waiting and not self.broken:
             raise ThreadError(
                 "pending",
@@ -152,5 +188,16 @@ class ThreadView:
     def check_unfinished(self) -> None:
         """Refuse a thread whose last run is over."""
         self.check_known()
-        if not self.snapshot.tasks:
+        if not self.unfinished:
             raise ThreadError("finished", "the thread's last run is over; `start` another")
+
+    def check_own(self) -> None:
+        """Refuse where all that is left to do is another graph's."""
+        if self.unfinished and not self.snapshot.tasks:
+            what = f"asked {', '.join(self.foreign)}" if self.foreign else "broke off"
+            raise ThreadError(
+                "foreign",
+                f"the thread's last run {what} in a step that this graph does not have: another "
+                f"graph ran there, or an earlier version of this one. Carry on with that one, or "
+                f"`abandon` the run, or take another thread_id",
+            )

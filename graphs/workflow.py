@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from bayeslora_tool.graphs.escalation import act_node
+from bayeslora_tool.graphs.act import act_node
 from bayeslora_tool.graphs.gate import build_gate
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationState, Outcome, Route

@@ -81,7 +81,7 @@ def test_of_two_processes_that_answer_the_same_threads_one_is_heard_on_each(
                 try:
                     resume(graph, on(i), {names[i]: APPROVE | {"message": me}})
                 except ThreadError as error:
-                    assert error.problem == "not pending", error
+                    assert error.problem in ("not pending", "busy"), error
                     diary.write("refused")
 
             with ThreadPoolExecutor(4) as pool:
