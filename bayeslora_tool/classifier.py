@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +26,8 @@ from bayeslora_tool.inference.network import Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.inference.scorer import score
-from bayeslora_tool.policy import Estimator, Policy, Scoring
-from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, load_preset
+from bayeslora_tool.prediction import Prediction, unknown_label
 from bayeslora_tool.settings import parse
 
 logger = logging.getLogger(__name__)
@@ -76,9 +77,56 @@ class BayesLoRAClassifier:
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
-        self._batcher: MicroBatcher[tuple[Scoring, Policy | None], str, Prediction] = MicroBatcher(
-            lambda how, texts: self._predict(texts, *how)
-        )
+        self.act_of: Mapping[str, str] = {label: label for label in self.labels}
+        self._batcher = self._new_batcher()
+
+    def _new_batcher(self) -> MicroBatcher[tuple[Scoring, Policy | None], str, Prediction]:
+        return MicroBatcher(lambda how, texts: self._predict(texts, *how))
+
+    def for_acts(self, acts: Mapping[str, Collection[str]]) -> Self:
+        """This classifier over acts: labels that lead to the same act no longer rival each other.
+
+        ``P(act)`` is the sum of its labels' probabilities, in each draw of the adapter; confidence
+        and variance are the mean and the variance of that sum, and every estimator counts as it
+        does over labels. A label that leads to no act stays what it is. Model, temperature and
+        novelty are shared with this classifier.
+
+        Args:
+            acts: The labels that lead to each act. No label may lead to two.
+
+        Returns:
+            A classifier whose ``labels`` are the acts and the labels that lead to none; ``act_of``
+            tells which label leads where.
+
+        Raises:
+            ValueError: An unknown label, one that leads to two acts, an act without labels, or one
+                that has the name of a label which does not lead to it.
+        """
+        act_of: dict[str, str] = {}
+        for act, labels in acts.items():
+            for label in labels:
+                if label not in self.labels:
+                    raise ValueError(f"`acts[{act!r}]`: {unknown_label(label, self.labels)}")
+                if label in act_of:
+                    raise ValueError(
+                        f"label {label!r} leads to two acts, {act_of[label]!r} and {act!r}; a "
+                        f"label may lead to one, or probabilities would not sum to 1"
+                    )
+                act_of[label] = act
+            if not labels:
+                raise ValueError(f"`acts[{act!r}]` is empty; name the labels that lead there")
+            if act in self.labels and act not in labels:
+                raise ValueError(
+                    f"act {act!r} has the name of a label that does not lead to it; rename the act"
+                )
+        act_of = {label: act_of.get(label, label) for label in self.labels}
+        other = copy.copy(self)
+        other.labels = tuple(dict.fromkeys([*acts, *act_of.values()]))
+        other.act_of = act_of
+        index = {act: i for i, act in enumerate(other.labels)}
+        other.network = self.network.merged(torch.tensor([index[act_of[x]] for x in self.labels]))
+        other._batcher = other._new_batcher()
+        return other
 
     @property
     def temperature(self) -> float:
@@ -106,6 +154,9 @@ class BayesLoRAClassifier:
             f"temperature {self.temperature:.6g}",
             scoring.estimator,
         ]
+        if self.network.groups is not None:
+            merged = hashlib.sha256(repr(sorted(self.act_of.items())).encode()).hexdigest()[:6]
+            parts.append(f"acts {merged}")
         if scoring.estimator in ("monte_carlo", "adaptive"):
             parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
         if scoring.estimator == "adaptive":
@@ -187,6 +238,31 @@ class BayesLoRAClassifier:
                 if not (placement or scope or dropout):  # the noise it was measured with
                     classifier.offset = loaded.manifest.calibration.offset
         return classifier
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: Preset | str | Path,
+        *,
+        adapter: str | Path | None = None,
+        base: str | Path | None = None,
+    ) -> Self:
+        """The classifier that a preset's thresholds are for: its adapter, scoring, policy, acts.
+
+        Args:
+            preset: A bundled preset's name, a YAML file, or one that was read.
+            adapter: Instead of the preset's.
+            base: Backbone folder or hub name, instead of the adapter's.
+
+        Raises:
+            FileNotFoundError, ValueError: As ``load_preset`` and :meth:`from_pretrained`; or the
+                adapter does not know a label of the preset's acts.
+        """
+        chosen = preset if isinstance(preset, Preset) else load_preset(preset)
+        classifier = cls.from_pretrained(
+            adapter or chosen.adapter, base=base, scoring=chosen.scoring, policy=chosen.policy
+        )
+        return classifier if chosen.acts is None else classifier.for_acts(chosen.acts)
 
     def predict(
         self,

@@ -93,12 +93,19 @@ class Scoring:
 class Preset:
     """A policy with the scoring and the adapter its thresholds were chosen for.
 
-    In a file, an adapter that begins with ``./`` or ``../`` is sought from the file's folder.
+    Attributes:
+        policy: Thresholds and routes.
+        scoring: How predictions are computed.
+        adapter: Bundled name, folder, or hub id. In a file, one that begins with ``./`` or ``../``
+            is sought from the file's folder.
+        acts: The labels that lead to each act, for thresholds over acts; see
+            ``BayesLoRAClassifier.for_acts``. None: over labels.
     """
 
     policy: Policy
     scoring: Scoring = Scoring()
     adapter: str = "sentiment"
+    acts: dict[str, list[str]] | None = None
 
 
 def load_preset(name_or_path: str | Path) -> Preset:
@@ -109,6 +116,17 @@ def load_preset(name_or_path: str | Path) -> Preset:
         beside = f"{Path(name_or_path).parent}/{preset.adapter.removeprefix('./')}"
         return replace(preset, adapter=beside)
     return preset
+
+
+def read_acts(path: str | Path) -> dict[str, list[str]]:
+    """Read a YAML file of the labels that lead to each act.
+
+    Raises:
+        ValueError: Not a mapping from names to lists of labels.
+        FileNotFoundError: No such file.
+    """
+    content, source = read_yaml(path)
+    return parse(dict[str, list[str]], content, source=f"acts {source}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -118,3 +119,9 @@ def _check_plain(name: str, value: object, kinds: tuple[type, ...]) -> None:
     if type(value) not in kinds or (isinstance(value, int) and abs(value) >= 2**63):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name} must be a plain {expected}, `predict` gave {value!r:.80}")
+
+
+def unknown_label(label: object, labels: Sequence[str]) -> str:
+    """What to say of a label that is none of ``labels``: which are like it."""
+    near = get_close_matches(str(label), labels, n=3) or list(labels[:5])
+    return f"unknown label {label!r:.80}; near are {', '.join(near)} ({len(labels)} in all)"

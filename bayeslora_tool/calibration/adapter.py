@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def calibrate_adapter(
     *,
     adapter: str,
     goal: Goal,
+    acts: Mapping[str, Sequence[str]] | None = None,
     max_escalation: float | None = None,
     scoring: Scoring | None = None,
     files: Sequence[Path] = (),
@@ -63,6 +64,8 @@ def calibrate_adapter(
         out_of_scope: Texts that no label fits; each that proceeds counts as an error.
         adapter: How the preset names the adapter.
         goal: What to guarantee.
+        acts: The labels that lead to each act: thresholds over acts, where wrong means the wrong
+            act; see ``BayesLoRAClassifier.for_acts``.
         max_escalation: Cap the reviewers' load instead of the risk; see ``calibrate_load``.
         scoring: What the thresholds shall hold for.
         files: That the texts came from, for the record.
@@ -120,17 +123,18 @@ def calibrate_adapter(
     gold = np.array([labels[example.label] for example in known])
     classifier.temperature = fit_temperature(logits, gold)
     offset = measure_offset(classifier, [example.text for example in known[:OFFSET_TEXTS]])
+    scorer = classifier if acts is None else classifier.for_acts(acts)
     texts = [example.text for example in examples]
     scores = to_scores(
-        predict_all(classifier, [*texts, *out_of_scope], scoring, progress),
-        [*(example.label for example in examples), *([None] * len(out_of_scope))],
+        predict_all(scorer, [*texts, *out_of_scope], scoring, progress),
+        [*(scorer.act_of[example.label] for example in examples), *([None] * len(out_of_scope))],
     )
     if max_escalation is None:
         result = calibrate(scores, goal, seed=seed)
     else:
         result = calibrate_load(scores, max_escalation=max_escalation, delta=goal.delta, seed=seed)
     thresholds = result.thresholds
-    scored_by = classifier.scored_by(scoring)
+    scored_by = scorer.scored_by(scoring)
     record = CalibrationRecord(
         temperature=classifier.temperature,
         offset=offset,
@@ -156,7 +160,9 @@ def calibrate_adapter(
         tau_novelty=thresholds.tau_novelty,
         calibrated_for=scored_by,
     )
-    return Calibrated(record, result, Preset(policy=policy, scoring=scoring, adapter=adapter))
+    listed = None if acts is None else {act: sorted(labels) for act, labels in acts.items()}
+    preset = Preset(policy=policy, scoring=scoring, adapter=adapter, acts=listed)
+    return Calibrated(record, result, preset)
 
 
 def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> Scores:

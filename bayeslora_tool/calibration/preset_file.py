@@ -74,5 +74,6 @@ def preset_yaml(calibrated: Calibrated) -> str:
         "adapter": preset.adapter,
         "scoring": asdict(preset.scoring),
         "policy": asdict(preset.policy),
+        **({} if preset.acts is None else {"acts": preset.acts}),
     }
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

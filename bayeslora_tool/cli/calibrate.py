@@ -24,6 +24,13 @@ def calibrate(
         float, typer.Option(help="Greatest share of errors among what proceeds.")
     ] = 0.05,
     delta: Annotated[float, typer.Option(help="Probability that the promise fails.")] = 0.05,
+    acts: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML of the labels that lead to each act (`bayeslora bind` proposes one): wrong "
+            "then means the wrong act."
+        ),
+    ] = None,
     max_escalation: Annotated[
         float | None,
         typer.Option(help="Instead: greatest share that does not proceed (reviewers' load)."),
@@ -65,7 +72,7 @@ def calibrate(
         from bayeslora_tool.calibration.preset_file import write_calibration
         from bayeslora_tool.calibration.thresholds import Goal
         from bayeslora_tool.classifier import BayesLoRAClassifier
-        from bayeslora_tool.policy import Scoring
+        from bayeslora_tool.policy import Scoring, read_acts
         from bayeslora_tool.settings import parse
         from bayeslora_tool.training.dataset import read_texts
         from bayeslora_tool.training.recipe import read_as_trained
@@ -100,6 +107,7 @@ def calibrate(
                 strangers,
                 adapter=adapter,
                 goal=goal,
+                acts=read_acts(acts) if acts else None,
                 max_escalation=max_escalation,
                 scoring=scoring,
                 files=[data, *(out_of_scope or [])],

@@ -114,7 +114,7 @@ def _run(console: Console, name: str, cases: Sequence[Case], *, interactive: boo
     with console.status(f"loading {preset.adapter}"):
         from bayeslora_tool.classifier import BayesLoRAClassifier
 
-        classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+        classifier = BayesLoRAClassifier.from_preset(preset)
     policy = preset.policy
     console.print(
         f"{len(classifier.labels)} labels, {preset.scoring.estimator}; proceed at confidence >= "

@@ -69,9 +69,7 @@ def evaluate(
             raise ValueError("--ensemble and --train are for --baselines; add it")
         chosen = load_preset(preset or "sentiment")
         with err.status("loading the model"):
-            classifier = BayesLoRAClassifier.from_pretrained(
-                chosen.adapter, base=base, scoring=chosen.scoring, policy=chosen.policy
-            )
+            classifier = BayesLoRAClassifier.from_preset(chosen, base=base)
         examples = read_as_trained(
             classifier.manifest, data, text_column=text_column, label_column=label_column
         )

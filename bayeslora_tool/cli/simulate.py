@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -92,10 +93,11 @@ def simulate(
         presets = {name: load_preset(name) for name in policy or ["intents"]}
         first = next(iter(presets.values()))
         for name, preset in presets.items():
-            if (preset.adapter, preset.scoring) != (first.adapter, first.scoring):
+            if replace(preset, policy=first.policy) != first:
                 raise ValueError(
                     f"--policy {name!r} is for adapter {preset.adapter!r} and {preset.scoring}, "
-                    f"the first for {first.adapter!r} and {first.scoring}; simulate them one by one"
+                    f"the first for {first.adapter!r} and {first.scoring}, or for other acts; "
+                    f"simulate them one by one"
                 )
         if first.scoring.estimator == "adaptive" and (sweep or len(presets) > 1):
             raise ValueError(
@@ -122,9 +124,7 @@ def simulate(
             for text in read_texts(path, text_column=text_column or "text")
         ]
         with err.status("loading the model"):
-            classifier = BayesLoRAClassifier.from_pretrained(
-                first.adapter, base=base, scoring=first.scoring, policy=first.policy
-            )
+            classifier = BayesLoRAClassifier.from_preset(first, base=base)
         for name, preset in presets.items():
             if mismatch := calibration_mismatch(preset.policy, classifier.scored_by()):
                 raise ValueError(f"--policy {name!r}: all would escalate. {mismatch}")
@@ -132,6 +132,7 @@ def simulate(
             examples = read_as_trained(
                 classifier.manifest, scenarios, text_column=text_column, label_column=label_column
             )
+            examples = [replace(e, label=classifier.act_of.get(e.label, e.label)) for e in examples]
             played = scenarios_from_labelled(examples, strangers)
         else:
             checked = read_scenarios(scenarios, labels=classifier.labels)  # with the line

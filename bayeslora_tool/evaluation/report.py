@@ -74,10 +74,11 @@ def evaluate_adapter(
         raise ValueError(f"all would escalate. {mismatch}")
     labels = {label: i for i, label in enumerate(classifier.labels)}
     for example in examples:
-        if example.label not in labels:
+        if example.label not in classifier.act_of:
             raise ValueError(f"line {example.line}: unknown label {example.label!r}")
     texts = [e.text for e in examples]
-    gold = np.array([labels[e.label] for e in examples])
+    right = [classifier.act_of[e.label] for e in examples]
+    gold = np.array([labels[act] for act in right])
     scoring, temperature = preset.scoring, classifier.temperature
     inside = predict_all(classifier, texts, scoring, progress)
     strangers = predict_all(classifier, outside, scoring, progress)
@@ -90,9 +91,7 @@ def evaluate_adapter(
         _matrix(inside), gold, _doubts(inside), _doubts(strangers) if strangers else {}
     )
     intervals = evaluate(evidence, resamples=resamples, progress=progress)
-    scores = to_scores(
-        [*inside, *strangers], [*(e.label for e in examples), *([None] * len(strangers))]
-    )
+    scores = to_scores([*inside, *strangers], [*right, *([None] * len(strangers))])
     features = classifier.passes([*texts, *outside]).head.numpy()
     rank, chance = spearman(evidence.doubts["variance"], evidence.wrong)
     facts = {

@@ -5,6 +5,7 @@ Knows no text, no label name, no policy.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ def _keep_head_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
 class Pass(NamedTuple):
     """One pass without noise over B texts, in float64 on the CPU."""
 
-    logits: Tensor  # (B, C), divided by the temperature
+    logits: Tensor  # (B, C), divided by the temperature; logarithms of groups' probabilities
     middle: Tensor  # (B, d), mean of the tokens in the middle hidden state
     tokens: Tensor  # (B, d), and in the last one
     head: Tensor  # (B, d'), what the classification head reads
@@ -71,6 +72,7 @@ class Network:
     def __init__(self, model: Any, posterior: AdapterPosterior, encoder: Encoder) -> None:
         self.model, self.posterior, self.encoder = model.eval(), posterior, encoder
         self.temperature = 1.0
+        self.groups: Tensor | None = None  # (C,), see merged()
         fuse(self.model, posterior)
         for name, module in self.model.named_modules():
             # PEFT wraps the head, under the name that transformers gave it.
@@ -130,8 +132,27 @@ class Network:
         parts = (part.cpu().double() for part in (middle, tokens, head, lengths))
         return Pass(self._tempered(output.logits), *parts)
 
+    def merged(self, groups: Tensor) -> Network:
+        """The same model, in whose passes the classes of a group count as one.
+
+        The probability of a group is the sum of its classes', in each draw, so mean and variance
+        are those of the sum.
+
+        Args:
+            groups: (C,), the group of each class, 0 to G - 1; each at least once.
+        """
+        other = copy.copy(self)
+        other.groups = groups
+        return other
+
     def _tempered(self, logits: Tensor) -> Tensor:
-        return logits.cpu().double() / self.temperature
+        """Logits (B, C) over the temperature, of the groups (B, G) if there are."""
+        tempered = logits.cpu().double() / self.temperature
+        if self.groups is None:
+            return tempered
+        p = tempered.softmax(dim=-1)
+        summed = p.new_zeros(len(p), int(self.groups.max()) + 1).index_add(1, self.groups, p)
+        return summed.clamp(min=torch.finfo(p.dtype).tiny).log()
 
     def _forward(self, batch: Sequence[Encoded], *, copies: int = 1, **options: Any) -> Any:
         ids, mask = self.encoder.tensors(batch)

@@ -43,7 +43,10 @@ class LazyClassifier:
         name = self.preset.adapter
         is_folder = name not in bundled_adapters() and Path(name).is_dir()
         manifest = read_manifest(Path(name) if is_folder else find_adapter_folder(name))
-        return manifest.labels if manifest else ()
+        labels = manifest.labels if manifest else ()
+        acts = self.preset.acts or {}
+        merged = {label for some in acts.values() for label in some}
+        return tuple(dict.fromkeys([*acts, *(x for x in labels if x not in merged)]))
 
     def load(self) -> BayesLoRAClassifier:
         """The classifier itself.
@@ -55,10 +58,7 @@ class LazyClassifier:
             if self._loaded is None:
                 from bayeslora_tool.classifier import BayesLoRAClassifier
 
-                preset = self.preset
-                self._loaded = BayesLoRAClassifier.from_pretrained(
-                    preset.adapter, scoring=preset.scoring, policy=preset.policy
-                )
+                self._loaded = BayesLoRAClassifier.from_preset(self.preset)
             return self._loaded
 
     def predict(self, texts: Sequence[str], /) -> list[Prediction]:

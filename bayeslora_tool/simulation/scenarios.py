@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from bayeslora_tool.policy import Probability
+from bayeslora_tool.prediction import unknown_label
 from bayeslora_tool.settings import UniqueKeyLoader, parse, read_utf8
 from bayeslora_tool.text import check_text
 from bayeslora_tool.training.dataset import LabelledText
@@ -107,10 +107,9 @@ class Scenario:
         ]
         for key, label in named:
             if label not in labels:
-                near = get_close_matches(label, labels, n=3) or list(labels[:5])
                 raise ValueError(
-                    f"{where}: unknown label {label!r} in `{key}`; near are {', '.join(near)} "
-                    f"({len(labels)} in all); null is for texts that no label fits"
+                    f"{where}: {unknown_label(label, labels)}, in `{key}`; null is for texts that no "
+                    f"label fits"
                 )
 
 
