@@ -85,6 +85,21 @@ def test_the_arrows_are_the_imports_that_no_path_of_others_implies(
     assert len(arrows) <= 20, "no longer readable: draw fewer boxes"
 
 
+def test_a_file_that_is_named_is_there() -> None:
+    folders = ("bayeslora_tool", "graphs", "configs", "tests", "docs", "benchmarks", "examples")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    there = [f"/{file.relative_to(ROOT).as_posix()}" for file in files if file.suffix == ".py"]
+    texts = [file for file in files if file.suffix in (".py", ".pyi", ".md", ".yaml")]
+    texts = [file for file in texts if file.relative_to(ROOT).parts[0] != "tests"]
+    lost = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in (*texts, ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+        for name in re.findall(r"\w[\w/]*\.py\b", file.read_text(encoding="utf-8"))
+        if name != "examples/NN_name.py" and not any(path.endswith(f"/{name}") for path in there)
+    ]
+    assert lost == []
+
+
 def test_the_picture_keeps_to_the_contracts_of_lint() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
