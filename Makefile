@@ -1,8 +1,10 @@
 # On a machine with only Python 3.11+, pip and make, each target makes what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# What the site shows, and what its pages link to.
+PAGES := README.md CHANGELOG.md CONTRIBUTING.md benchmarks configs docs examples langgraph.json
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint docs check clean installed-tree
 
 demo: .venv/demo
 	$(BIN)/bayeslora demo
@@ -10,21 +12,30 @@ demo: .venv/demo
 test: .venv/dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: .venv/dev
+lint: .venv/dev installed-tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# Both see graphs/ and configs/ where they install: inside the package.
+	$(BIN)/mypy
+	cd .mypy_cache/src && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
+
+# A broken link, or a name in a docstring that is nowhere, is an error.
+docs: .venv/docs installed-tree
+	@rm -rf .docs
+	@mkdir .docs
+	@ln -s $(addprefix $(CURDIR)/,$(PAGES)) .docs/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Whoever reads code without running it sees graphs/ and configs/ where they install.
+installed-tree:
 	@rm -rf .mypy_cache/src
 	@mkdir -p .mypy_cache/src/bayeslora_tool
 	@ln -s $(CURDIR)/bayeslora_tool/* $(CURDIR)/graphs $(CURDIR)/configs \
 		.mypy_cache/src/bayeslora_tool/
-	$(BIN)/mypy
-	cd .mypy_cache/src && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
 
 check: lint test
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .docs site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/pip: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,3 +48,7 @@ clean:
 .venv/dev: .venv/pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@ .venv/demo
+
+.venv/docs: .venv/pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@

@@ -73,7 +73,7 @@ class BayesLoRAClassifier:
         self.policy = policy
         self.manifest = manifest
         self.novelty = novelty
-        self.offset = sequential.UNMEASURED  # what `adaptive` starts from, see calibration.py
+        self.offset = sequential.UNMEASURED  # what `adaptive` starts from; measured at calibration
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))

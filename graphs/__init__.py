@@ -1,6 +1,6 @@
 """State machines around anything with ``predict(texts)``. Know no model and import no torch.
 
-``gate`` is what all are made of; ``resume`` starts, answers and carries on their runs.
+``gate`` is what all are made of; ``runs`` starts, answers and carries on their runs.
 """
 
 import lazy_loader

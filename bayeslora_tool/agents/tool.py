@@ -53,7 +53,7 @@ class BayesLoRATool(BaseTool):
     and a log line; one that cannot be scored becomes a log line alone. Both name the text by its
     SHA-256 and length, and never hold it.
 
-    Args:
+    Attributes:
         classifier: Anything with ``predict(texts) -> list[Prediction]``; if it has ``labels``, the
             description that a model reads names them.
         policy: Thresholds and routes.

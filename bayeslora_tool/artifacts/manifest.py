@@ -72,7 +72,7 @@ class Offset(_Part):
 
 
 class CalibrationRecord(_Part):
-    """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration.py``.
+    """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration/adapter.py``.
 
     ``temperature`` divides the logits of every later prediction; ``offset`` is measured at it, for
     the ``adaptive`` estimator; ``scored_by`` names the scoring

@@ -1,7 +1,7 @@
 """Calibrates an adapter: temperature, then thresholds with a guarantee.
 
 Scores the texts and keeps the books; what is promised rests on ``guarantee.py``, what was found is
-written by ``calibrated.py``.
+written by ``preset_file.py``.
 """
 
 from __future__ import annotations

@@ -7,3 +7,4 @@ TABLE_1 = (
     "The quarterly earnings exceeded expectations.",
     "florgle wumpus theory extrapolates",
 )
+"""In the order of the table."""

@@ -124,7 +124,7 @@ def linearized_belief(probabilities: Tensor, log_odds_variance: Tensor, offset: 
 
     Args:
         probabilities: (B, C), of the pass without noise.
-        log_odds_variance: (B,), of :func:`linearized`.
+        log_odds_variance: (B,), of ``estimators.linearized``.
         offset: Of the adapter.
     """
     label = probabilities.argmax(dim=1)

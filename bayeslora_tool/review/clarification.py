@@ -12,6 +12,7 @@ from bayeslora_tool.review.requests import ask_human
 from bayeslora_tool.text import check_text
 
 CLARIFY_ACTION = "ask_user"
+"""The action of a request that goes to the user."""
 
 Ask = Callable[[Prediction, str], str]
 """``ask(prediction, text) -> question`` for the user."""

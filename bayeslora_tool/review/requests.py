@@ -8,6 +8,7 @@ from typing import Any, Literal
 from bayeslora_tool.prediction import Prediction
 
 REVIEW_ACTION = "act_on_label"
+"""The action of a request that goes to a reviewer; an edit must name it."""
 
 DecisionType = Literal["approve", "edit", "reject", "respond"]
 
