@@ -108,8 +108,8 @@ class Scenario:
         for key, label in named:
             if label not in labels:
                 raise ValueError(
-                    f"{where}: {unknown_label(label, labels)}, in `{key}`; null is for texts that no "
-                    f"label fits"
+                    f"{where}: {unknown_label(label, labels)}, in `{key}`; null is for texts that "
+                    f"no label fits"
                 )
 
 
