@@ -10,6 +10,7 @@ import typer
 
 from bayeslora_tool.cli import (
     bench,
+    bind,
     calibrate,
     demo,
     doctor,
@@ -33,6 +34,7 @@ for command in (
     demo.demo,
     doctor.doctor,
     train.train,
+    bind.bind,
     calibrate.calibrate,
     evaluate.evaluate,
     bench.bench,
