@@ -4,13 +4,17 @@ BIN := .venv/bin
 # What the site shows, and what its pages link to.
 PAGES := README.md CHANGELOG.md CONTRIBUTING.md benchmarks configs docs examples langgraph.json
 
-.PHONY: demo test lint docs check clean installed-tree
+.PHONY: demo test test-slow lint docs check check-all clean installed-tree
 
 demo: .venv/demo
 	$(BIN)/bayeslora demo
 
 test: .venv/dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Worth running before a change lands, and too long for each time.
+test-slow: .venv/dev
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: .venv/dev installed-tree
 	$(BIN)/ruff check .
@@ -33,6 +37,8 @@ installed-tree:
 		.mypy_cache/src/bayeslora_tool/
 
 check: lint test
+
+check-all: lint test docs test-slow
 
 clean:
 	rm -rf .venv .docs site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
