@@ -277,8 +277,9 @@ class BayesLoRAClassifier:
 
         Args:
             texts: A list of non-empty strings. One longer than the model reads is scored on its
-                beginning and marked ``truncated``, which no policy lets proceed; so is one with
-                a word that the tokenizer skips for its length.
+                beginning and marked ``truncated``, which no policy lets proceed. Characters that
+                the tokenizer does not know make a share of ``unread``, which none does unless it
+                says ``allow_unread``.
             n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
                 ``self.scoring``'s, as do the next two.
             seed: Of the draws, >= 0.
@@ -390,8 +391,9 @@ class BayesLoRAClassifier:
                 n_draws=scored.n_draws[row],
                 estimator=scoring.estimator,
                 seed=scoring.seed,
-                n_tokens=text.n_tokens,
+                n_tokens=len(text.ids),
                 truncated=text.truncated,
+                unread=text.unread,
                 novelty=scored.novelty[row],
                 scored_by=scored_by,
             )

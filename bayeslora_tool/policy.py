@@ -35,6 +35,9 @@ class Policy:
         max_clarifications: How often the user is asked before a human is, >= 0.
         tau_novelty: Greatest novelty that proceeds, in [0, 1]; anything farther from the training
             set escalates. None: no such gate.
+        allow_unread: Whether a text may proceed of which the model did not read all characters
+            (``Prediction.unread``), on what it read; it must have read some. One that was cut for
+            its length never proceeds.
         calibrated_for: The ``Prediction.scored_by`` that the thresholds were calibrated with; a
             prediction scored otherwise escalates. None: chosen by hand, no check.
 
@@ -48,6 +51,7 @@ class Policy:
     on_low_confidence: Literal["clarify", "escalate"] = "clarify"
     max_clarifications: Annotated[int, Field(ge=0)] = 2
     tau_novelty: Probability | None = None
+    allow_unread: bool = False
     calibrated_for: str | None = None
 
     @classmethod
@@ -158,8 +162,8 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
 
     Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where that gate is set,
     ``novelty <= tau_novelty``. Fails closed: a confidence outside [0, 1], a variance outside
-    [0, 0.25], what was truncated, or was scored otherwise than the thresholds were calibrated for,
-    escalates whatever the thresholds.
+    [0, 0.25], what the model did not read whole (see ``allow_unread``), or was scored otherwise
+    than the thresholds were calibrated for, escalates whatever the thresholds.
     """
     confidence, variance = prediction.confidence, prediction.variance
     # Rounding may go a hair too far; NaN is in no range.
@@ -172,8 +176,15 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     if prediction.truncated:
         return Decision(
             "escalate",
-            f"The model did not read all of the text's {prediction.n_tokens} tokens: it is too "
-            f"long, or has an overlong word. A person must read it.",
+            f"The text goes on after the {prediction.n_tokens} tokens that the model read. A "
+            f"person must read it.",
+        )
+    unread = prediction.unread  # NaN is unequal to all
+    if unread != 0 and not (policy.allow_unread and 0 < unread < 1):
+        return Decision(
+            "escalate",
+            f"The model did not read {unread:.2%} of the text's characters: it has no token for "
+            f"them. A person must read it.",
         )
     if mismatch := calibration_mismatch(policy, prediction.scored_by):
         return Decision("escalate", mismatch)

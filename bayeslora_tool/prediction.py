@@ -27,9 +27,11 @@ class Prediction:
         n_draws: How many draws were taken (0 for ``deterministic``).
         estimator: How the moments were computed.
         seed: Seed of the draws; the same seed and text give the same answer again.
-        n_tokens: Length of the whole text in tokens, special tokens included.
-        truncated: True when the model did not read the whole text: it is too long, or has an
-            overlong word.
+        n_tokens: Tokens that the model read, special tokens included.
+        truncated: True when the text goes on after them.
+        unread: Share of the characters up to there that the model did not read, for its tokenizer
+            has only an unknown token for them, or none; in [0, 1]. Counted are letters, digits,
+            signs and emoji; 1 means that nothing was read.
         novelty: Share of ordinary texts that lie nearer to the training set, in [0, 1]; None for
             an adapter that does not know. It sees what the variance cannot, see ``novelty.py``.
         scored_by: Adapter, noise, temperature and estimator in one line. Thresholds calibrated
@@ -47,6 +49,7 @@ class Prediction:
     seed: int
     n_tokens: int
     truncated: bool
+    unread: float = 0.0
     novelty: float | None = None
     scored_by: str = ""
 
@@ -84,6 +87,7 @@ _PLAIN: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "n_tokens": (int,),
     "truncated": (bool,),
+    "unread": (float, int),
     "novelty": (float, int, type(None)),
     "scored_by": (str,),
 }

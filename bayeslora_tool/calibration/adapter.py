@@ -170,8 +170,8 @@ def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> 
     novelty = np.array([p.novelty for p in predictions], dtype=float)  # None becomes NaN
     return Scores(
         confidence=np.array([p.confidence for p in predictions]),
-        # No threshold lets a truncated text proceed.
-        variance=np.array([1.0 if p.truncated else p.variance for p in predictions]),
+        # No threshold lets a text proceed that was not read whole.
+        variance=np.array([1.0 if p.truncated or p.unread else p.variance for p in predictions]),
         novelty=None if np.isnan(novelty).any() else novelty,
         correct=np.array([p.label == label for p, label in zip(predictions, gold, strict=True)]),
         in_scope=np.array([label is not None for label in gold]),

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from bayeslora_tool.text import check_text
+from bayeslora_tool.quoting import brief
+from bayeslora_tool.text import beginning, check_text, must_be_read
 
 MAX_TEXTS = 128  # of a batch: bounds T x B x C, however short the texts are
-LONGEST_WORD = 100  # characters; WordPiece reads a longer one as one unknown token
+# Of a text that a tokenizer gets to see. The longest entry of an English WordPiece vocabulary has
+# 18; a text with more than this for each of all its tokens was not written in words.
+CHARACTERS_PER_TOKEN = 32
+MAX_CHARACTERS = 2**20  # however many tokens the model reads
+_AT_ONCE = 32  # texts that are tokenized together: bounds the memory that long ones take
 
 
 class Encoded(NamedTuple):
@@ -22,8 +30,8 @@ class Encoded(NamedTuple):
 
     position: int  # in the caller's list
     ids: list[int]
-    n_tokens: int  # of the whole text
-    truncated: bool  # whether the model reads less than the whole text
+    truncated: bool  # whether the text goes on behind them
+    unread: float  # see Prediction
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -35,14 +43,16 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise TypeError(
-            f"`texts` must be a list of strings, got {type(texts).__name__} ({texts!r:.60}); "
+            f"`texts` must be a list of strings, got {type(texts).__name__} ({brief(texts)}); "
             f"for one text write [text]"
         )
     return [check_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
 
 
 class Encoder:
-    """A tokenizer that checks its input and may be used by several threads.
+    """A tokenizer that checks its input, reads no more than it needs, and tells what it skipped.
+
+    May be used by several threads, which do not wait for each other.
 
     Args:
         tokenizer: Of the backbone.
@@ -50,41 +60,34 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+        self.max_tokens = max_tokens
+        self.max_characters = min(CHARACTERS_PER_TOKEN * max_tokens, MAX_CHARACTERS)
         pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
         self.pad_id = int(pad if pad is not None else end if end is not None else 0)
-        # A fast tokenizer keeps truncation settings in shared state and raises when two threads
-        # meet there.
-        self._lock = Lock()
+        self._read: Callable[[list[str]], list[tuple[list[int], bool, float]]]
+        if tokenizer.is_fast:
+            self._read = _FastReader(tokenizer, max_tokens)
+        else:
+            self._read = _SlowReader(tokenizer, max_tokens)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenize texts, in order.
+
+        Of a text with more than ``max_characters`` only the beginning is looked at; in such a one
+        runs of white space are shortened first, so it may yet be read whole.
 
         Raises:
             TypeError: ``texts`` is one string, or holds something else than strings.
             ValueError: A text that cannot be read.
         """
         checked = check_texts(texts)
-        if not checked:
-            return []
-        encoded = []
-        with self._lock:
-            ids = self.tokenizer(checked, verbose=False)["input_ids"]
-            special = self.tokenizer.num_special_tokens_to_add()
-            for i, (text, full) in enumerate(zip(checked, ids, strict=True)):
-                if len(full) <= special:
-                    raise ValueError(
-                        f"texts[{i}] ({text!r:.60}) holds nothing the model can read (only control "
-                        f"or invisible characters); give it words"
-                    )
-                kept = full
-                if len(full) > self.max_tokens:
-                    cut = self.tokenizer(text, truncation=True, max_length=self.max_tokens)
-                    kept = cut["input_ids"]
-                unread = self.tokenizer.unk_token_id in full and any(
-                    len(word) > LONGEST_WORD for word in text.split()
-                )
-                encoded.append(Encoded(i, kept, len(full), unread or len(kept) < len(full)))
+        encoded: list[Encoded] = []
+        for start in range(0, len(checked), _AT_ONCE):
+            heads = [beginning(t, self.max_characters) for t in checked[start : start + _AT_ONCE]]
+            read = self._read([head for head, _ in heads])
+            for (_, more), (ids, cut, unread) in zip(heads, read, strict=True):
+                # A text without any token has a pass, too, so it fails no other; all is unread.
+                encoded.append(Encoded(len(encoded), ids or [self.pad_id], more or cut, unread))
         return encoded
 
     def tensors(self, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
@@ -93,6 +96,84 @@ class Encoder:
         ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         return ids, mask
+
+
+class _FastReader:
+    """Ids, whether they were cut, and the unread share, by a tokenizer that gives offsets.
+
+    Works on a copy of its own with settings that nobody changes: transformers sets truncation anew
+    at every call, and raises when two threads meet there.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        backend: Any = tokenizer.backend_tokenizer
+        self._tokenizer = Tokenizer.from_str(backend.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        if max_tokens <= MAX_CHARACTERS:
+            self._tokenizer.enable_truncation(max_tokens)
+        self._tokenizer.encode_special_tokens = True  # a text's own "[SEP]" is words, not a token
+        self._unknown = tokenizer.unk_token_id
+        self._skipped = lru_cache(maxsize=4096)(self._is_skipped)
+
+    def __call__(self, texts: list[str]) -> list[tuple[list[int], bool, float]]:
+        encodings = self._tokenizer.encode_batch(texts)
+        return [
+            (encoding.ids, bool(encoding.overflowing), self._unread(text, encoding))
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def _unread(self, text: str, encoding: Encoding) -> float:
+        known = bytearray(len(text))
+        end = 0
+        for token, special, (first, last) in zip(
+            encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True
+        ):
+            end = max(end, last)
+            if not special and token != self._unknown:
+                known[first:last] = b"\1" * (last - first)
+        if not any(known):
+            return 1.0
+        # What follows a cut is not unread but truncated.
+        seen = text[:end] if encoding.overflowing else text
+        counted = [i for i, c in enumerate(seen) if must_be_read(c)]
+        missed = sum(not known[i] or self._skipped(seen[i]) for i in counted)
+        return missed / len(counted) if missed else 0.0
+
+    def _is_skipped(self, character: str) -> bool:
+        """Whether the normalizer drops what matters of it, as an offset does not tell.
+
+        A token's offsets span what was dropped between its letters.
+        """
+        normalizer = self._tokenizer.normalizer
+        return normalizer is not None and any(
+            must_be_read(part)
+            and normalizer.normalize_str("a" + part) == normalizer.normalize_str("a")
+            for part in unicodedata.normalize("NFD", character)
+        )
+
+
+class _SlowReader:
+    """The same by a tokenizer without offsets: its unread share is that of unknown tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        self._tokenizer, self._max_tokens = tokenizer, max_tokens
+        self._special = tokenizer.num_special_tokens_to_add()
+        self._lock = Lock()  # nothing says that it may be used by two threads at once
+
+    def __call__(self, texts: list[str]) -> list[tuple[list[int], bool, float]]:
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> tuple[list[int], bool, float]:
+        with self._lock:
+            full = self._tokenizer(text, verbose=False)["input_ids"]
+            kept = full
+            if len(full) > self._max_tokens:
+                cut = self._tokenizer(text, truncation=True, max_length=self._max_tokens)
+                kept = cut["input_ids"]
+        words = len(kept) - self._special
+        unknown = kept.count(self._tokenizer.unk_token_id)
+        return kept, len(kept) < len(full), min(unknown / words, 1.0) if words > 0 else 1.0
 
 
 def batches(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[Encoded]]:

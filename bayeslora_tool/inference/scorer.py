@@ -72,12 +72,13 @@ def _undecided(
 ) -> list[int]:
     """Texts whose route may be another after draws."""
     decided = (before.doubt(policy.tau_conf, policy.tau_var) <= error).tolist()
-    # Too long or too novel is a settled route, whatever the draws would say.
+    # Not read whole or too novel is a settled route, whatever the draws would say.
     return [
         i
         for i, (text, far) in enumerate(zip(batch, novelty, strict=True))
         if not decided[i]
         and not text.truncated
+        and (not text.unread or policy.allow_unread)
         and (far is None or policy.tau_novelty is None or far <= policy.tau_novelty)
     ]
 

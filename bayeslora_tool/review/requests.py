@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.quoting import block, unrendered
 
 REVIEW_ACTION = "act_on_label"
 """The action of a request that goes to a reviewer; an edit must name it."""
@@ -37,13 +38,17 @@ def review_request(
 def doubt_lines(
     reasons: Sequence[str], text: str | None, prediction: Mapping[str, Any] | None
 ) -> list[str]:
-    """What a reviewer reads: the reasons, and the text and its likeliest labels, if there are."""
-    lines = list(reasons)
-    if text is not None:
-        lines.append(f"Text: {text}")
+    """What a reviewer reads: the reasons, and the likeliest labels and the text, if there are.
+
+    The text comes last and marked, so nothing in it passes for one of the lines before it.
+    """
+    lines = [unrendered(reason) for reason in reasons]
     if prediction is not None:
         likeliest = Prediction.from_dict(prediction).top(3)
-        lines.append("Likeliest: " + ", ".join(f"{label} ({p:.3f})" for label, p in likeliest))
+        named = ", ".join(f"{label} ({p:.3f})" for label, p in likeliest)
+        lines.append(unrendered(f"Likeliest: {named}"))
+    if text is not None:
+        lines += ["Text:", *block(text)]
     return lines
 
 
@@ -56,7 +61,7 @@ def ask_human(
 ) -> dict[str, Any]:
     """A ``HITLRequest`` about one action; ``lines`` are what the person reads."""
     if problem is not None:
-        lines = [f"The last answer was not understood: {problem}", *lines]
+        lines = [f"The last answer was not understood: {unrendered(problem)}", *lines]
     return {
         "action_requests": [{"name": name, "args": dict(args), "description": "\n".join(lines)}],
         "review_configs": [{"action_name": name, "allowed_decisions": allowed}],

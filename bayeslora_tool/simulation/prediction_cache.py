@@ -83,7 +83,9 @@ class PredictionCache:
 
 
 class ConfidenceOnly(PredictionCache):
-    """The same scores, as an agent sees them that knows no variance and no length."""
+    """The same scores, as an agent sees them that knows no variance and not what it missed."""
 
     def _score(self, texts: list[str]) -> list[Prediction]:
-        return [replace(p, variance=0.0, truncated=False) for p in super()._score(texts)]
+        return [
+            replace(p, variance=0.0, truncated=False, unread=0.0) for p in super()._score(texts)
+        ]
