@@ -19,8 +19,8 @@ the bar tells people the same."""
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 60
 _BRIEF.maxlevel = 2
-# What makes `](` a link or an image, and `<x` an element of HTML.
-_RENDERED = re.compile(r"(?<=\])(?=\()|(?=<[A-Za-z/!?])")
+# Inside of `](`, which makes a link or an image, and of `<x`, an element of HTML.
+_RENDERED = re.compile(r"(?<=\])(?=\()|(?<=<)(?=[A-Za-z/!?])")
 
 
 def visible(text: str) -> str:
@@ -43,8 +43,11 @@ def one_line(text: str, most: int | None = None) -> str:
 
 
 def unrendered(text: str) -> str:
-    """One line that Markdown shows as it is, with no link, no image and no HTML in it."""
-    return _RENDERED.sub(r"\\", one_line(text))
+    """One line, at most 2,000 characters of it, in which Markdown finds no image, link or HTML.
+
+    A space is put where one would begin; a backslash could be undone by another before it.
+    """
+    return _RENDERED.sub(" ", one_line(text, 2000))
 
 
 def block(text: str, most: int = 10_000) -> list[str]:

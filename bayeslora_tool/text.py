@@ -22,7 +22,8 @@ _VISIBLE = re.compile(f"[^\\s\x00-\x1f\x7f-\x9f{_IGNORABLE}{_HIDING}]")
 _ACCENT = re.compile("[\u0300-\u0333\u0339-\u036f]")
 _SPACES = re.compile(r"(\s)\s+")
 _WORD = re.compile(r"\S")
-_SLICE = 2**20  # characters; bounds the memory that a long text takes on its way
+# Characters looked at in one go: a long text takes little memory, and lets other threads run.
+_SLICE = 2**20
 
 
 def check_text(text: object, where: str) -> str:
@@ -42,14 +43,15 @@ def check_text(text: object, where: str) -> str:
         raise TypeError(f"{where} must be a str, got {type(text).__name__} ({brief(text)})")
     if not text or text.isspace():
         raise ValueError(f"{where} is empty or only whitespace ({brief(text)}); give it words")
+    slices = range(0, len(text), _SLICE)
     if "\0" in text:
         raise ValueError(f"{where} holds a NUL character at {text.index(chr(0))}; remove it")
-    if not _VISIBLE.search(text):
+    if not any(_VISIBLE.search(text, start, start + _SLICE) for start in slices):
         raise ValueError(
             f"{where} holds only control or invisible characters ({brief(text)}); give it words"
         )
     if not text.isascii():
-        for start in range(0, len(text), _SLICE):
+        for start in slices:
             try:
                 text[start : start + _SLICE].encode("utf-8")
             except UnicodeEncodeError as error:

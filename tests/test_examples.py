@@ -99,7 +99,8 @@ def test_a_review_is_answered_in_a_process_that_loads_no_model(run: Run) -> None
     in_order(
         run("04"),
         "waiting for a reviewer: ",
-        "Text: my purse",
+        "Text:",
+        r"\| my purse",
         "decided by: human",
         "result: report_lost_card is done",
         "model loaded in this process: False",

@@ -55,7 +55,9 @@ def test_what_doubt_leads_to_is_a_choice(variance: Any, confidence: Any) -> None
     assert decide(make_prediction(confidence=0.5, variance=0.2), policy).action == variance
 
 
-@pytest.mark.parametrize("change", [{"variance": NAN}, {"confidence": NAN}, {"truncated": True}])
+@pytest.mark.parametrize(
+    "change", [{"variance": NAN}, {"confidence": NAN}, {"truncated": True}, {"unread": 0.1}]
+)
 def test_what_cannot_be_trusted_escalates_even_where_doubt_would_clarify(change: Any) -> None:
     policy = Policy(0.0, 0.25, on_high_variance="clarify", on_low_confidence="clarify")
     assert decide(make_prediction(**change), policy).action == "escalate"
@@ -71,6 +73,25 @@ def test_novelty_is_a_gate_of_its_own(novelty: float | None, action: str) -> Non
     assert decide(make_prediction(novelty=novelty), policy).action == action
 
 
+@pytest.mark.parametrize(
+    ("unread", "strict", "lenient"),
+    [(0.0, "proceed", "proceed"), (0.001, "escalate", "proceed"), (0.999, "escalate", "proceed")]
+    # Of 1, nothing was read; the rest is no share.
+    + [(value, "escalate", "escalate") for value in (1.0, -0.1, 1.1, NAN, INF)],
+)
+def test_what_was_not_read_proceeds_only_where_the_policy_says_so(
+    unread: float, strict: str, lenient: str
+) -> None:
+    prediction = make_prediction(unread=unread)
+    assert decide(prediction, Policy(0.8, 0.01)).action == strict
+    assert decide(prediction, Policy(0.8, 0.01, allow_unread=True)).action == lenient
+
+
+def test_no_policy_lets_a_cut_text_proceed() -> None:
+    policy = Policy(0.0, 0.25, allow_unread=True)
+    assert decide(make_prediction(truncated=True), policy).action == "escalate"
+
+
 def test_reasons_carry_the_numbers() -> None:
     policy = Policy(0.8, 0.01)
     sure = decide(make_prediction(), policy).reason
@@ -82,6 +103,7 @@ def test_reasons_carry_the_numbers() -> None:
     assert "variance 0.2 (> 0.01)" in odd
     cut = decide(make_prediction(truncated=True, n_tokens=900), policy).reason
     assert "900 tokens" in cut
+    assert "12.50%" in decide(make_prediction(unread=0.125), policy).reason
 
 
 @pytest.mark.parametrize(
@@ -154,7 +176,7 @@ class TestPresets:
         [
             (
                 "policy: {tau_conf: 0.5, tau_var: 0.1, tau_vra: 1}",
-                r"unknown key `policy.tau_vra`; valid keys: cal.*tau_conf, tau_novelty, tau_var",
+                r"unknown key `policy.tau_vra`; valid keys: allow.*tau_conf, tau_novelty, tau_var",
             ),
             ("polcy: {}", r"unknown key `polcy`; valid keys: adapter, policy, scoring"),
             ("policy: {tau_conf: 0.5}", r"missing key `policy.tau_var`"),

@@ -193,8 +193,8 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The update of the agent's state, and what to tell tracers."""
         question = None
-        if (words := declined(state["messages"])) is not None:
-            why = why_declined(words)
+        if declined(state["messages"]) is not None:
+            why = why_declined("")  # events hear the reason, and never the user's words
             records = [escalated(record, why, record["failure"]) for record in records]
         vague = next((record for record in records if record["action"] == "clarify"), None)
         if vague is not None:

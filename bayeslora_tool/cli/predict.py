@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from bayeslora_tool.cli.terminal import AdapterOption, BaseOption, err, friendly, out, progress
+from bayeslora_tool.quoting import json_line
 
 if TYPE_CHECKING:
     from bayeslora_tool.classifier import BayesLoRAClassifier
@@ -98,7 +98,7 @@ def predict(
         for text, p, d in zip(texts, predictions, decisions, strict=True):
             row = {"text": text, **p.to_dict(), "action": d.action, "reason": d.reason}
             row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-            sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.write(json_line(row) + "\n")
         return
     from bayeslora_tool.cli.tables import results_table
 

@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from bayeslora_tool.quoting import one_line
+
 if TYPE_CHECKING:
     from bayeslora_tool.policy import Decision, Policy
     from bayeslora_tool.prediction import Prediction
@@ -96,10 +98,9 @@ def results_table(rows: list[tuple[str, Prediction, Decision]], policy: Policy) 
         f"{policy.tau_var:.2g} (the middle of the bar)",
     )
     for text, prediction, decision in rows:
-        short = text if len(text) <= 80 else text[:79] + "…"
         table.add_row(
-            escape(short),
-            escape(prediction.label),
+            escape(one_line(text, 80)),
+            escape(one_line(prediction.label)),
             f"{prediction.confidence:.3f}",
             variance_bar(prediction.variance, policy.tau_var),
             coloured(decision.action),

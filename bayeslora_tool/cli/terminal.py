@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bayeslora_tool.quoting import visible
+
 out = Console()
 err = Console(stderr=True)
 
@@ -37,7 +39,7 @@ def friendly() -> Iterator[None]:
         yield
     except (ValueError, TypeError, OSError) as error:
         err.print("[bold red]error:[/]", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        err.print(visible(str(error)), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
 
 

@@ -31,6 +31,7 @@ from bayeslora_tool.artifacts.backbone import find_backbone
 from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, load_tokenizer, quiet
 from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
 from bayeslora_tool.classifier import BayesLoRAClassifier
+from bayeslora_tool.inference.encoding import Encoder
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.packaging import package_adapter
@@ -93,10 +94,10 @@ def train_adapter(
     index = {label: i for i, label in enumerate(data.labels)}
 
     def encode(examples: Sequence[LabelledText]) -> list[dict[str, Any]]:
-        ids = tokenizer([e.text for e in examples], truncation=True, max_length=recipe.max_tokens)
+        read = Encoder(tokenizer, recipe.max_tokens).encode([e.text for e in examples])
         return [
-            {"input_ids": row, "labels": index[e.label]}
-            for row, e in zip(ids["input_ids"], examples, strict=True)
+            {"input_ids": text.ids, "labels": index[e.label]}
+            for text, e in zip(read, examples, strict=True)
         ]
 
     arguments = TrainingArguments(

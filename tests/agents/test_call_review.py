@@ -42,7 +42,7 @@ def test_a_doubtful_call_waits_as_langchains_hitl_request(
     (action,) = request["action_requests"]
     assert (action["name"], action["args"]) == ("order", {"item": "tea", "n": 1})
     assert "variance 0.2" in action["description"]
-    assert "Text: odd" in action["description"]
+    assert "Text:\n\n    | odd" in action["description"]
     (review,) = request["review_configs"]
     assert review["allowed_decisions"] == ["approve", "edit", "reject", "respond"]
 

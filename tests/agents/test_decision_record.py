@@ -75,3 +75,19 @@ def test_each_decision_is_one_event_with_hash_and_length(
         "tool", "action", "reason", "label", "confidence", "variance", "sha256", "length",
     }  # fmt: skip
     assert "secret" not in json.dumps(data)
+
+
+def test_neither_event_nor_log_holds_what_the_user_says(
+    fake: FakeClassifier, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    script = [calls(order("tea")), calls(order("tea"), start=2), DONE]
+    desk = Desk(script, UncertaintyGate(fake, policy))
+    config = {**CONFIG, "callbacks": [recorder]}
+    with caplog.at_level("DEBUG", logger="bayeslora_tool"):
+        desk.say("vague SECRET", config)
+        desk.say("No, NEITHER of those!", config)
+    heard = f"{caplog.text} {recorder.events}"
+    assert "none of these" in heard
+    assert "SECRET" not in heard
+    assert "NEITHER" not in heard

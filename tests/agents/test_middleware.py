@@ -172,4 +172,4 @@ async def test_with_the_real_classifier(sentiment: Any) -> None:
     desk = Desk([calls(order("a wonderful film"), order("fine " * 600)), DONE], gate)
     state = await desk.agent.ainvoke({"messages": [("user", "go")]}, CONFIG)
     assert desk.did == [("a wonderful film", 1)]
-    assert "602 tokens" in asked(state)["action_requests"][0]["description"]
+    assert "512 tokens" in asked(state)["action_requests"][0]["description"]

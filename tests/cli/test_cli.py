@@ -19,6 +19,17 @@ class TestPredict:
         assert "[bold]waste[/]" in result.stdout
         assert "negative" in result.stdout
 
+    def test_no_text_or_error_steers_the_terminal(self, run: Any) -> None:
+        steering = "a good\x1b[2J \x9b1A\u202e film"
+        table = run("predict", steering)
+        assert r"a good\x1b[2J \x9b1A\u202e film" in table.stdout
+        jsonl = run("predict", "--jsonl", steering)
+        assert json.loads(jsonl.stdout)["text"] == steering
+        refused = run("predict", "-p", "none\x1b[2J.yaml", "x")
+        assert refused.exit_code == 2
+        for shown in (table.stdout, jsonl.stdout, refused.stderr):
+            assert not set(shown) & set("\x1b\x9b\u202e")
+
     def test_jsonl_from_stdin(self, run: Any) -> None:
         result = run(
             "predict", "--jsonl", "--draws", "5", "--seed", "3", input="great\u2028fun\nawful\n"

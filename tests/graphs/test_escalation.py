@@ -219,7 +219,7 @@ def test_graph_with_the_real_classifier(sentiment: Any) -> None:
     assert state["outcome"]["decided_by"] == "model"
     config: Any = {"configurable": {"thread_id": "too long"}}
     state = graph.invoke({"text": "fine " * 600}, config)
-    assert "602 tokens" in request_of(state)["action_requests"][0]["description"]
+    assert "512 tokens" in request_of(state)["action_requests"][0]["description"]
     config = {"configurable": {"thread_id": "empty"}}
     state = graph.invoke({"text": "   "}, config)
     assert "empty or only whitespace" in request_of(state)["action_requests"][0]["description"]
