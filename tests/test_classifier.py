@@ -161,6 +161,17 @@ class TestLongText:
         whole, cut = tiny.predict(["the film is great", f"the film is great {'ด' * 140}"])
         assert (whole.unread, cut.unread) == (0, 140 / 154)
 
+    def test_no_draws_are_spent_on_what_cannot_proceed(self, tiny: Any) -> None:
+        (known,) = tiny.predict(["a good film 😀"], estimator="linearized")
+        policy = Policy(0.0, known.variance, allow_unread=True)  # on the threshold: draws decide
+        for allowed in (True, False):
+            (p,) = tiny.predict(
+                ["a good film 😀"],
+                estimator="adaptive",
+                policy=replace(policy, allow_unread=allowed),
+            )
+            assert (p.n_draws > 0) == allowed
+
     def test_a_text_without_any_token_is_scored_and_all_unread(self, tiny: Any) -> None:
         alone, beside = tiny.predict(["\ue000", "a good film"])
         assert alone.unread == 1

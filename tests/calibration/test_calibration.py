@@ -15,11 +15,12 @@ from typer.testing import Result
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, decide, load_preset
 from bayeslora_tool.artifacts.manifest import read_manifest
-from bayeslora_tool.calibration.adapter import calibrate_adapter
+from bayeslora_tool.calibration.adapter import calibrate_adapter, to_scores
 from bayeslora_tool.calibration.guarantee import split
 from bayeslora_tool.calibration.thresholds import Goal
 from bayeslora_tool.training.dataset import LabelledText
 from tests.conftest import WORDS, failed
+from tests.fakes import make_prediction
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +278,11 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
         got = run("evaluate", "-p", str(preset), "-d", str(data), "-o", str(tmp_path / "none"))
         assert failed(got, message)
     shutil.rmtree(folder)
+
+
+def test_no_threshold_lets_a_text_proceed_that_was_not_read_whole() -> None:
+    predictions = [make_prediction(**gap) for gap in ({}, {"truncated": True}, {"unread": 0.01})]
+    found = to_scores(predictions, ["yes"] * 3)
+    loosest = Policy(0.0, 0.25)
+    assert [decide(p, loosest).action for p in predictions] == ["proceed", "escalate", "escalate"]
+    assert (found.variance <= 0.25).tolist() == [True, False, False]
