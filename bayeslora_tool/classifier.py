@@ -276,7 +276,7 @@ class BayesLoRAClassifier:
         """Classify texts with doubt.
 
         Args:
-            texts: A list of non-empty strings. One longer than the model reads is scored on its
+            texts: A list of non-empty strings, or a column of pandas, datasets or NumPy. One longer than the model reads is scored on its
                 beginning and marked ``truncated``, which no policy lets proceed; so is one with
                 a word that the tokenizer skips for its length.
             n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
@@ -317,7 +317,7 @@ class BayesLoRAClassifier:
             OverloadedError: Over a thousand calls wait already.
             TypeError, ValueError: As :meth:`predict`.
         """
-        check_texts(texts)
+        texts = check_texts(texts)
         how = self._how(n_draws, seed, estimator, policy)
         return await asyncio.wrap_future(self._batcher.submit(how, texts))
 
