@@ -276,9 +276,9 @@ class BayesLoRAClassifier:
         """Classify texts with doubt.
 
         Args:
-            texts: A list of non-empty strings, or a column of pandas, datasets or NumPy. One longer than the model reads is scored on its
-                beginning and marked ``truncated``, which no policy lets proceed; so is one with
-                a word that the tokenizer skips for its length.
+            texts: A list of non-empty strings, or a column of pandas, datasets or NumPy. One longer
+                than the model reads is scored on its beginning and marked ``truncated``, which no
+                policy lets proceed; so is one with a word that the tokenizer skips for its length.
             n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
                 ``self.scoring``'s, as do the next two.
             seed: Of the draws, >= 0.

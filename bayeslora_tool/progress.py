@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-# ``with progress(what, total) as advance`` begins a stage, ``advance(n)`` says that n more are done.
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], Any]]]
+# ``with progress(what, total) as advance`` begins a stage; ``advance(n)``: n more are done.
+Advance = Callable[[int], Any]
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 @contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[int], Any]]:
+def silent(what: str, total: int) -> Iterator[Advance]:
     """Progress that nobody sees."""
     yield lambda n: None

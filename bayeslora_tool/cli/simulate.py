@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import BaseOption, bars, err, friendly, out
+from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out, progress
 
 
 def simulate(
@@ -137,17 +137,16 @@ def simulate(
         else:
             checked = read_scenarios(scenarios, labels=classifier.labels)  # with the line
             played = [*checked.scenarios, *scenarios_from_labelled([], strangers)]
-        with bars() as progress:
-            found = run(
-                played,
-                classifier=classifier,
-                policies={name: preset.policy for name, preset in presets.items()},
-                reviewer=reviewer,
-                prices=prices,
-                seed=seed,
-                sweep=sweep,
-                progress=progress,
-            )
+        found = run(
+            played,
+            classifier=classifier,
+            policies={name: preset.policy for name, preset in presets.items()},
+            reviewer=reviewer,
+            prices=prices,
+            seed=seed,
+            sweep=sweep,
+            progress=progress,
+        )
         files = [] if output is None else write_simulation(found, output)
     out.print(simulation_table(found))
     if files:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import stat
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 out = Console()
 err = Console(stderr=True)
+
+# Where stderr is no terminal: a line when a stage of more than a few steps begins, and then now and
+# then.
+_FEW, _SECONDS = 64, 30
 
 PresetOption = Annotated[
     str,
@@ -32,9 +42,16 @@ BaseOption = Annotated[
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Bad input is a line on stderr and exit code 2, not a traceback."""
+    """Bad input is a line on stderr and exit code 2, not a traceback.
+
+    A reader of stdout that has seen enough (``| head``) is no error: it ends as by SIGPIPE.
+    """
     try:
         yield
+    except BrokenPipeError:
+        # What is buffered still would fail when Python closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
     except (ValueError, TypeError, OSError) as error:
         err.print("[bold red]error:[/]", end=" ")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -52,25 +69,65 @@ def stages() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """A bar on stderr for work of some length; yields what to call with the number done."""
-    from rich.progress import Progress
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], Any]]:
+    """A stage of so many steps (None: nobody knows); yields what to call with the number done.
 
-    with Progress(console=err, transient=True, disable=total <= 64) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+    A bar on stderr, or where that is no terminal a line now and then.
+    """
+    if err.is_terminal:
+        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+        counted = SpinnerColumn(), "{task.description}: {task.completed:.0f}", TimeElapsedColumn()
+        columns = counted if total is None else Progress.get_default_columns()
+        with Progress(*columns, console=err, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda n: bar.advance(task, n)
+        return
+    done, said = 0, time.monotonic()
+
+    def advance(n: int) -> None:
+        nonlocal done, said
+        done += n
+        if time.monotonic() - said > _SECONDS:
+            said = time.monotonic()
+            err.print(f"{what}: {done}{f' of {total}' if total else ''}", highlight=False)
+
+    if total and total > _FEW:
+        err.print(f"{what}: {total}", highlight=False)
+    yield advance
 
 
-@contextmanager
-def bars() -> Iterator[Callable[[str, int], AbstractContextManager[Callable[[int], Any]]]]:
-    """A bar on stderr for each stage."""
-    from rich.progress import Progress
+def into_a_file() -> bool:
+    """Whether stdout is redirected into a file."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # no stdout, or not a real one
+        return False
 
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as shown:
 
-        @contextmanager
-        def bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-            task = shown.add_task(what, total=total)
-            yield lambda n: shown.advance(task, n)
+def printed(content: RenderableType) -> str:
+    """What printing it on stdout would write."""
+    with out.capture() as capture:
+        out.print(content)
+    return capture.get()
 
-        yield bar
+
+def write(content: str) -> None:
+    """Write to stdout and flush; an interrupt waits until all is written.
+
+    Raises:
+        BrokenPipeError: Nobody reads on.
+    """
+    asked: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if main:
+        signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        sys.stdout.write(content)
+        sys.stdout.flush()
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt

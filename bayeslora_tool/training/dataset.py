@@ -105,7 +105,7 @@ def read_texts(path: str | Path, *, text_column: str = "text") -> list[str]:
 
 
 def text_batches(path: str | Path, *, text_column: str = "text") -> Iterator[list[Text]]:
-    """The texts of a table (see ``tables.read_rows``), or the lines of any other file, as they come.
+    """The texts of a table (see ``tables.read_rows``), or the lines of another file, as they come.
 
     Raises:
         FileNotFoundError, ValueError: As :func:`read_labelled`, for what is wrong with the file.

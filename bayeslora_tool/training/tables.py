@@ -89,7 +89,7 @@ def read_lines(stream: Any, name: str) -> Iterator[list[Row]]:
         stream: A buffered binary stream.
         name: What to call it in messages.
     """
-    line, rest = 0, list[bytes]()
+    before, rest = 0, list[bytes]()
     while True:
         arrived = stream.read1(_BYTES_AT_ONCE)
         rest.append(arrived)
@@ -99,10 +99,11 @@ def read_lines(stream: Any, name: str) -> Iterator[list[Row]]:
         if not arrived and last:
             whole.append(last)
         rest, rows = [last], []
-        for line, content in enumerate(whole, start=line + 1):
+        for line, content in enumerate(whole, start=before + 1):
             encoding = "utf-8-sig" if line == 1 else "utf-8"
             text = content.removesuffix(b"\r").decode(encoding, errors="surrogateescape")
             rows.append(Row(f"{name}, line {line}", line, {LINE: text}, _not_utf8([text])))
+        before += len(rows)
         if rows:
             yield rows
         if not arrived:
@@ -211,14 +212,14 @@ def _reader(
     """A reader past the header, and the header."""
     lines = iter(file)
     first = next(lines, "")
-    quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
 
     def opened(rows: Iterable[str], delimiter: str) -> Any:
+        quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         return csv.reader(rows, delimiter=delimiter, quoting=quoting, strict=True)
 
     def fits(delimiter: str) -> bool:
         try:
-            header = next(opened([first], delimiter), [])
+            header: list[str] = next(opened([first], delimiter), [])
         except csv.Error:  # of several lines
             return False
         return all(header.count(name) == 1 for name in columns)
@@ -226,7 +227,7 @@ def _reader(
     usual = _DELIMITERS[path.suffix.lower()]
     chosen = next(filter(fits, usual), usual[0])
     reader = opened(chain([first], lines), chosen)
-    header = next(reader, [])
+    header: list[str] = next(reader, [])
     if not header:
         raise ValueError(f"{path.name} is empty; expected a header line and examples")
     if fault := _not_utf8(header):

@@ -32,6 +32,7 @@ from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, load_t
 from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.packaging import package_adapter
 from bayeslora_tool.training.recipe import Recipe, TrainingData
@@ -46,6 +47,7 @@ def train_adapter(
     *,
     start: str | Path | None = None,
     resume: bool = False,
+    progress: Progress = silent,
 ) -> BayesLoRAClassifier:
     """Train, save and verify an adapter.
 
@@ -56,6 +58,7 @@ def train_adapter(
         start: Adapter whose weights to start from: a bundled name, folder, or hub id, with the
             labels of ``data`` and the recipe's rank, alpha and target modules.
         resume: Go on from the last checkpoint in ``output``.
+        progress: Of the stages before and after the epochs, which transformers reports itself.
 
     Returns:
         The classifier, loaded back from ``output``.
@@ -63,8 +66,9 @@ def train_adapter(
     Raises:
         FileExistsError: ``output`` holds an adapter, or anything else that is not to be resumed.
         FileNotFoundError: No backbone; or ``resume`` and no checkpoint.
-        ValueError: Several GPUs in one process (start with ``accelerate launch`` instead); or
-            ``start`` does not fit recipe and data, or fails its checks.
+        ValueError: A text that the backbone's tokenizer reads nothing of; several GPUs in one
+            process (start with ``accelerate launch`` instead); or ``start`` does not fit recipe and
+            data, or fails its checks.
     """
     output = Path(output)
     checkpoints = output / "checkpoints"
@@ -92,12 +96,22 @@ def train_adapter(
     )
     index = {label: i for i, label in enumerate(data.labels)}
 
-    def encode(examples: Sequence[LabelledText]) -> list[dict[str, Any]]:
-        ids = tokenizer([e.text for e in examples], truncation=True, max_length=recipe.max_tokens)
-        return [
-            {"input_ids": row, "labels": index[e.label]}
-            for row, e in zip(ids["input_ids"], examples, strict=True)
-        ]
+    def encode(examples: Sequence[LabelledText], what: str) -> list[dict[str, Any]]:
+        encoded = []
+        with progress(f"encoding the {what}", len(examples)) as advance:
+            for start in range(0, len(examples), 1024):
+                some = examples[start : start + 1024]
+                texts = [e.text for e in some]
+                ids = tokenizer(texts, truncation=True, max_length=recipe.max_tokens)["input_ids"]
+                for row, e in zip(ids, some, strict=True):
+                    if len(row) <= tokenizer.num_special_tokens_to_add():
+                        raise ValueError(
+                            f"{what}, line {e.line}: the backbone's tokenizer reads nothing of "
+                            f"{e.text!r:.60}; leave the line out, or give it words"
+                        )
+                    encoded.append({"input_ids": row, "labels": index[e.label]})
+                advance(len(some))
+        return encoded
 
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -132,8 +146,8 @@ def train_adapter(
         head_learning_rate=recipe.head_learning_rate,
         model=model,
         args=arguments,
-        train_dataset=encode(data.train),
-        eval_dataset=encode(data.held_out),
+        train_dataset=encode(data.train, "training file"),
+        eval_dataset=encode(data.held_out, "held-out file"),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
         preprocess_logits_for_metrics=lambda logits, _: logits.argmax(-1),
@@ -144,7 +158,7 @@ def train_adapter(
         _save(model, recipe, output)
         # Fuses the model, so it comes after saving.
         classifier = BayesLoRAClassifier(model, tokenizer, data.labels, posterior)
-        package_adapter(classifier, recipe, data, folder, output)
+        package_adapter(classifier, recipe, data, folder, output, progress=progress)
     trainer.accelerator.wait_for_everyone()
     loaded = BayesLoRAClassifier.from_pretrained(output, base=folder)
     if trainer.is_world_process_zero():
