@@ -25,6 +25,7 @@ from bayeslora_tool.cli.terminal import (
     out,
     printed,
     progress,
+    uninterrupted,
     write,
 )
 
@@ -200,9 +201,11 @@ def _write_all(
         # A terminal sees the rows themselves, and a pipe's reader may write to the terminal.
         with progress("scored", None) if into_a_file() else nullcontext(lambda n: None) as advance:
             for some in results:
-                write(render(some))
-                done += len(some)
-                faulty += sum(result.fault is not None for result in some)
+                rendered = render(some)
+                with uninterrupted():
+                    write(rendered)
+                    done += len(some)
+                    faulty += sum(result.fault is not None for result in some)
                 advance(len(some))
     except KeyboardInterrupt:
         err.print(f"interrupted: {done} rows are written")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"proceed": "green", "clarify": "yellow", "escalate": "red"}
 _CELLS = 10
+_LEAST_TEXT = 10  # characters
 
 
 def coloured(action: str) -> str:
@@ -108,19 +109,21 @@ class ResultsTable:
     """
 
     def __init__(self, labels: Sequence[str], policy: Policy, width: int) -> None:
-        self.policy, self.width = policy, width
+        self.policy = policy
         self.cells = _CELLS if width >= 100 else 0
-        label = min(max(map(cell_len, labels)), max(8, width // 4))
-        self.columns = {"text": 0, "label": label, "confidence": 10, "variance": 8, "action": 8}
-        if self.cells:
-            self.columns["variance"] += self.cells
-        if policy.tau_novelty is not None and width >= 60:
-            self.columns["novelty"] = 7
-            self.columns["action"] = self.columns.pop("action")  # stays the last
-        if width < 50:
-            del self.columns["variance"]
-        gaps = 2 * (len(self.columns) - 1)
-        self.columns["text"] = max(8, width - gaps - sum(self.columns.values()))
+        label = min(max(5, *map(cell_len, labels)), max(8, width // 4))
+        widths = {"text": 0, "label": label, "confidence": 10, "variance": 8 + self.cells}
+        if policy.tau_novelty is not None:
+            widths["novelty"] = 7
+        widths["action"] = 8
+
+        def room() -> int:
+            return width - 2 * (len(widths) - 1) - sum(widths.values())
+
+        for name in ("novelty", "variance"):
+            if room() < _LEAST_TEXT:
+                widths.pop(name, None)
+        self.columns = widths | {"text": max(1, room())}
         self.begun = False
 
     def rows(self, results: Iterable[Result]) -> Group:

@@ -6,10 +6,10 @@ import os
 import signal
 import stat
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -112,22 +112,27 @@ def printed(content: RenderableType) -> str:
     return capture.get()
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """An interrupt (Ctrl-C) waits for the end of this."""
+    asked: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda *signalled: asked.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked and callable(before):  # else it was to be ignored
+        before(*asked[0])
+
+
 def write(content: str) -> None:
-    """Write to stdout and flush; an interrupt waits until all is written.
+    """Write all of it to stdout, now.
 
     Raises:
         BrokenPipeError: Nobody reads on.
     """
-    asked: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if main:
-        signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
-    try:
-        sys.stdout.write(content)
-        sys.stdout.flush()
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
-    if asked:
-        raise KeyboardInterrupt
+    sys.stdout.flush()
+    left = memoryview(content.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
+    while left:  # unbuffered (PYTHONUNBUFFERED), a signal ends a write halfway
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.buffer.flush()

@@ -214,7 +214,7 @@ def _reader(
     first = next(lines, "")
 
     def opened(rows: Iterable[str], delimiter: str) -> Any:
-        quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+        quoting: Any = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         return csv.reader(rows, delimiter=delimiter, quoting=quoting, strict=True)
 
     def fits(delimiter: str) -> bool:
