@@ -103,7 +103,8 @@ def predict(
         if adapter not in (None, chosen.adapter):
             err.print(
                 f"[yellow]note:[/] these thresholds were chosen for adapter {chosen.adapter!r}; "
-                f"choose your own from held-out data and give them with --preset FILE"
+                f"choose your own from held-out data and give them with --preset FILE",
+                soft_wrap=True,
             )
         classifier = _load(chosen, adapter, base)
 

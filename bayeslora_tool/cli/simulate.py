@@ -14,7 +14,7 @@ from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out, progress
 def simulate(
     scenarios: Annotated[
         Path,
-        typer.Argument(help="Scenarios (.yaml, .jsonl), or labelled texts (.tsv, .csv)."),
+        typer.Argument(help="Scenarios (.yaml, .jsonl), or labelled texts (.tsv, .csv, .parquet)."),
     ],
     policy: Annotated[
         list[str] | None,
@@ -106,7 +106,7 @@ def simulate(
             )
         if sweep and output is None:
             raise ValueError("--sweep draws a picture; say where to with --output DIR")
-        labelled = scenarios.suffix.lower() in (".tsv", ".csv")
+        labelled = scenarios.suffix.lower() in (".tsv", ".csv", ".parquet")
         file = None if labelled else read_scenarios(scenarios)
         options = {
             "error_rate": reviewer_error, "median_seconds": review_seconds, "sigma": review_sigma,

@@ -18,9 +18,7 @@ from rich.console import Console, RenderableType
 out = Console()
 err = Console(stderr=True)
 
-# Where stderr is no terminal: a line when a stage of more than a few steps begins, and then now and
-# then.
-_FEW, _SECONDS = 64, 30
+_SECONDS = 30  # between two signs of life where stderr is no terminal
 
 PresetOption = Annotated[
     str,
@@ -72,7 +70,7 @@ def stages() -> Iterator[Callable[[str], None]]:
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], Any]]:
     """A stage of so many steps (None: nobody knows); yields what to call with the number done.
 
-    A bar on stderr, or where that is no terminal a line now and then.
+    A bar on stderr, or where that is no terminal a line at the start and now and then.
     """
     if err.is_terminal:
         from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
@@ -92,7 +90,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], Any]]:
             said = time.monotonic()
             err.print(f"{what}: {done}{f' of {total}' if total else ''}", highlight=False)
 
-    if total and total > _FEW:
+    if total:
         err.print(f"{what}: {total}", highlight=False)
     yield advance
 

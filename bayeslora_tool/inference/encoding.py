@@ -46,7 +46,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     ):
         raise TypeError(
             f"`texts` must be a list of strings, got {type(texts).__name__} ({texts!r:.60}); "
-            f"for one text write [text]"
+            f"for one text write [text], of a table take the column"
         )
     # Plain strings: NumPy's own are a subclass.
     return [str.__str__(check_text(text, f"texts[{i}]")) for i, text in enumerate(texts)]

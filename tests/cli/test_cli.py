@@ -21,6 +21,7 @@ class TestTrain:
         assert result.exit_code == 0, result.output
         assert "14 texts to train on (0 dropped" in result.stderr
         assert "held-out accuracy" in result.stdout
+        assert "distances to the training texts: 22" in result.stderr
         result = run("predict", "-a", output, "--jsonl", "a good film")
         assert json.loads(result.stdout)["label"] in ("good", "bad")
 
