@@ -276,10 +276,10 @@ class BayesLoRAClassifier:
         """Classify texts with doubt.
 
         Args:
-            texts: A list of non-empty strings. One longer than the model reads is scored on its
-                beginning and marked ``truncated``, which no policy lets proceed. Characters that
-                the tokenizer does not know make a share of ``unread``, which none does unless it
-                says ``allow_unread``.
+            texts: A list of non-empty strings, or a column of pandas, datasets or NumPy. One longer
+                than the model reads is scored on its beginning and marked ``truncated``, which no
+                policy lets proceed. Characters that the tokenizer does not know make a share of
+                ``unread``, which none does unless it says ``allow_unread``.
             n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
                 ``self.scoring``'s, as do the next two.
             seed: Of the draws, >= 0.
@@ -318,7 +318,7 @@ class BayesLoRAClassifier:
             OverloadedError: Over a thousand calls wait already.
             TypeError, ValueError: As :meth:`predict`.
         """
-        check_texts(texts)
+        texts = check_texts(texts)
         how = self._how(n_draws, seed, estimator, policy)
         return await asyncio.wrap_future(self._batcher.submit(how, texts))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,11 @@ from bayeslora_tool.inference.estimators import regress
 from bayeslora_tool.inference.sequential import measured_offset
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.text import normal_text
 from bayeslora_tool.training.dataset import LabelledText
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[int], None]
-
 OFFSET_TEXTS = 100
 OFFSET_DRAWS = 64  # of each
 
@@ -51,7 +50,7 @@ def calibrate_adapter(
     scoring: Scoring | None = None,
     files: Sequence[Path] = (),
     seed: int = 0,
-    progress: Progress = lambda n: None,
+    progress: Progress = silent,
 ) -> Calibrated:
     """Fit temperature and offset, and choose thresholds; leaves the classifier at the first two.
 
@@ -70,7 +69,7 @@ def calibrate_adapter(
         scoring: What the thresholds shall hold for.
         files: That the texts came from, for the record.
         seed: Of the split into tuning and testing texts.
-        progress: Called with the number of texts just done; tuning texts count twice.
+        progress: Of each stage, in texts.
 
     Raises:
         ValueError: A label the classifier does not know, one class only, too few texts, or no
@@ -118,15 +117,19 @@ def calibrate_adapter(
             f"{len(out_of_scope)} out-of-scope texts crowd them out; give more labelled texts"
         )
     classifier.temperature = 1.0
-    logits = _logits(classifier, [example.text for example in known], progress)
-    progress(len(tuning) - len(known))
+    with progress("fitting the temperature", len(known)) as advance:
+        logits = _logits(classifier, [example.text for example in known], advance)
     gold = np.array([labels[example.label] for example in known])
     classifier.temperature = fit_temperature(logits, gold)
-    offset = measure_offset(classifier, [example.text for example in known[:OFFSET_TEXTS]])
+    measured = [example.text for example in known[:OFFSET_TEXTS]]
+    with progress(f"taking {OFFSET_DRAWS} draws a text", len(measured)) as advance:
+        offset = measure_offset(classifier, measured, advance)
     scorer = classifier if acts is None else classifier.for_acts(acts)
-    texts = [example.text for example in examples]
+    texts = [*(example.text for example in examples), *out_of_scope]
+    with progress("scoring", len(texts)) as advance:
+        predictions = predict_all(scorer, texts, scoring, advance)
     scores = to_scores(
-        predict_all(scorer, [*texts, *out_of_scope], scoring, progress),
+        predictions,
         [*(scorer.act_of[example.label] for example in examples), *([None] * len(out_of_scope))],
     )
     if max_escalation is None:
@@ -186,29 +189,31 @@ def recurring(examples: Sequence[LabelledText], train: Sequence[LabelledText]) -
 
 
 def predict_all(
-    classifier: BayesLoRAClassifier, texts: Sequence[str], scoring: Scoring, progress: Progress
+    classifier: BayesLoRAClassifier, texts: Sequence[str], scoring: Scoring, advance: Advance
 ) -> list[Prediction]:
-    """Predictions of many texts, telling ``progress`` how many are done."""
+    """Predictions of many texts, telling ``advance`` how many are done."""
     predictions: list[Prediction] = []
     for start in range(0, len(texts), 256):
         some = texts[start : start + 256]
         predictions += classifier.predict(
             some, n_draws=scoring.n_draws, seed=scoring.seed, estimator=scoring.estimator
         )
-        progress(len(some))
+        advance(len(some))
     return predictions
 
 
-def _logits(classifier: BayesLoRAClassifier, texts: Sequence[str], progress: Progress) -> Any:
+def _logits(classifier: BayesLoRAClassifier, texts: Sequence[str], advance: Advance) -> Any:
     parts = []
     for start in range(0, len(texts), 256):
         some = texts[start : start + 256]
         parts.append(classifier.passes(some).logits.numpy())
-        progress(len(some))
+        advance(len(some))
     return np.concatenate(parts)
 
 
-def measure_offset(classifier: BayesLoRAClassifier, texts: Sequence[str]) -> Offset:
+def measure_offset(
+    classifier: BayesLoRAClassifier, texts: Sequence[str], advance: Advance = lambda n: None
+) -> Offset:
     """How far draws lie off the linearization; the classifier uses it from here on.
 
     The ``adaptive`` estimator starts from it. It holds for this temperature only, and setting
@@ -217,10 +222,12 @@ def measure_offset(classifier: BayesLoRAClassifier, texts: Sequence[str]) -> Off
     Args:
         classifier: To measure.
         texts: About a hundred, like those to come; each takes 64 draws.
+        advance: Called with the number of texts just done.
     """
     network, draws = classifier.network, range(OFFSET_DRAWS)
     seen = []
-    for batch in batches(network.encoder.encode(texts), TOKENS_PER_PASS):
+    # Few at a time, so that there is progress to be seen.
+    for batch in batches(network.encoder.encode(texts), TOKENS_PER_PASS // 8):
         linear = network.linearize(batch, keep=True)
         seen.append((
             linear.passed.probabilities,
@@ -228,6 +235,7 @@ def measure_offset(classifier: BayesLoRAClassifier, texts: Sequence[str]) -> Off
             network.draw(batch, 0, draws),
             network.posterior.project(linear.gradients, 0, draws),
         ))  # fmt: skip
+        advance(len(batch))
     plain, known, drawn, change = zip(*seen, strict=True)
     found = regress(torch.cat(drawn, dim=1), torch.cat(change, dim=1), torch.cat(known))
     classifier.offset = measured_offset(torch.cat(plain), found)

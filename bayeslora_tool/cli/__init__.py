@@ -26,7 +26,7 @@ app = typer.Typer(
     help="Calibrated doubt for agents: classify a text, and learn whether to proceed, clarify or "
     "escalate. Start with `bayeslora demo`.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
 for command in (

@@ -11,7 +11,7 @@ from bayeslora_tool.cli.terminal import PresetOption, friendly, out, stages
 
 
 def bench(
-    data: Annotated[Path, typer.Option("--data", "-d", help="Texts: .tsv, .csv, .jsonl, lines.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="Texts: a table, or a text a line.")],
     output: Annotated[
         Path | None,
         typer.Option(

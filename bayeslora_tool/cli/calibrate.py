@@ -68,7 +68,6 @@ def calibrate(
     with friendly():
         from bayeslora_tool.artifacts.manifest import find_adapter_folder
         from bayeslora_tool.calibration.adapter import calibrate_adapter, recurring
-        from bayeslora_tool.calibration.guarantee import TUNING_SHARE
         from bayeslora_tool.calibration.preset_file import write_calibration
         from bayeslora_tool.calibration.thresholds import Goal
         from bayeslora_tool.classifier import BayesLoRAClassifier
@@ -99,21 +98,19 @@ def calibrate(
             for file in out_of_scope or []
             for text in read_texts(file, text_column=text_column or "text")
         ]
-        n = len(examples) + len(strangers)
-        with progress("scoring", n + round(n * TUNING_SHARE)) as advance:
-            found = calibrate_adapter(
-                classifier,
-                examples,
-                strangers,
-                adapter=adapter,
-                goal=goal,
-                acts=read_acts(acts) if acts else None,
-                max_escalation=max_escalation,
-                scoring=scoring,
-                files=[data, *(out_of_scope or [])],
-                seed=seed,
-                progress=advance,
-            )
+        found = calibrate_adapter(
+            classifier,
+            examples,
+            strangers,
+            adapter=adapter,
+            goal=goal,
+            acts=read_acts(acts) if acts else None,
+            max_escalation=max_escalation,
+            scoring=scoring,
+            files=[data, *(out_of_scope or [])],
+            seed=seed,
+            progress=progress,
+        )
         result = found.result
         promise = (
             f"risk {target_risk:.1%}" if max_escalation is None else f"load {max_escalation:.1%}"

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import BaseOption, bars, err, friendly, out
+from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out, progress
 
 
 def simulate(
     scenarios: Annotated[
         Path,
-        typer.Argument(help="Scenarios (.yaml, .jsonl), or labelled texts (.tsv, .csv)."),
+        typer.Argument(help="Scenarios (.yaml, .jsonl), or labelled texts (.tsv, .csv, .parquet)."),
     ],
     policy: Annotated[
         list[str] | None,
@@ -106,7 +106,7 @@ def simulate(
             )
         if sweep and output is None:
             raise ValueError("--sweep draws a picture; say where to with --output DIR")
-        labelled = scenarios.suffix.lower() in (".tsv", ".csv")
+        labelled = scenarios.suffix.lower() in (".tsv", ".csv", ".parquet")
         file = None if labelled else read_scenarios(scenarios)
         options = {
             "error_rate": reviewer_error, "median_seconds": review_seconds, "sigma": review_sigma,
@@ -137,17 +137,16 @@ def simulate(
         else:
             checked = read_scenarios(scenarios, labels=classifier.labels)  # with the line
             played = [*checked.scenarios, *scenarios_from_labelled([], strangers)]
-        with bars() as progress:
-            found = run(
-                played,
-                classifier=classifier,
-                policies={name: preset.policy for name, preset in presets.items()},
-                reviewer=reviewer,
-                prices=prices,
-                seed=seed,
-                sweep=sweep,
-                progress=progress,
-            )
+        found = run(
+            played,
+            classifier=classifier,
+            policies={name: preset.policy for name, preset in presets.items()},
+            reviewer=reviewer,
+            prices=prices,
+            seed=seed,
+            sweep=sweep,
+            progress=progress,
+        )
         files = [] if output is None else write_simulation(found, output)
     out.print(simulation_table(found))
     if files:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Group
-from rich.markup import escape
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from bayeslora_tool.quoting import one_line
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"proceed": "green", "clarify": "yellow", "escalate": "red"}
 _CELLS = 10
+_LEAST_TEXT = 10  # characters
 
 
 def coloured(action: str) -> str:
@@ -24,13 +27,14 @@ def coloured(action: str) -> str:
     return f"[{COLOURS[action]}]{action}[/]"
 
 
-def variance_bar(variance: float, tau_var: float) -> str:
+def variance_bar(variance: float, tau_var: float, cells: int = _CELLS) -> str:
     """The variance as a bar whose middle is ``tau_var``: past the middle, it is too high."""
     if not variance >= 0:  # NaN
-        return "[dim]no variance[/]"
-    filled = min(_CELLS, round(_CELLS / 2 * variance / tau_var)) if tau_var else _CELLS
+        return "[dim]none[/]"
+    filled = min(cells, round(cells / 2 * variance / tau_var)) if tau_var else cells
     colour = "green" if variance <= tau_var else "red"
-    return f"[{colour}]{'█' * filled}[/][dim]{'·' * (_CELLS - filled)}[/] {variance:.1e}"
+    bar = f"[{colour}]{'█' * filled}[/][dim]{'·' * (cells - filled)}[/] " if cells else ""
+    return f"{bar}{variance:.1e}" if cells else f"[{colour}]{variance:.1e}[/]"
 
 
 def bench_tables(bench: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -86,23 +90,93 @@ def metrics_table(intervals: Mapping[str, Any], gates: list[dict[str, Any]]) -> 
     return Group(metrics, "", bought)
 
 
-def results_table(rows: list[tuple[str, Prediction, Decision]], policy: Policy) -> Table:
-    """Texts, what the model believes, and where each goes."""
-    table = Table(
-        "text",
-        "label",
-        "confidence",
-        "variance",
-        "action",
-        caption=f"proceed: confidence >= {policy.tau_conf:.4g} and variance <= "
-        f"{policy.tau_var:.2g} (the middle of the bar)",
-    )
-    for text, prediction, decision in rows:
-        table.add_row(
-            escape(one_line(text, 80)),
-            escape(one_line(prediction.label)),
-            f"{prediction.confidence:.3f}",
-            variance_bar(prediction.variance, policy.tau_var),
-            coloured(decision.action),
+class Result(NamedTuple):
+    """A text with its prediction and decision, or with what is wrong with it."""
+
+    text: object
+    prediction: Prediction | None = None
+    decision: Decision | None = None
+    fault: str | None = None
+
+
+class ResultsTable:
+    """Texts, what the model believes, and where each goes: printed in parts, as results come.
+
+    The columns have their width from the start, so that the parts are one table.
+
+    Args:
+        labels: Of the classifier.
+        policy: That routes.
+        width: Of the terminal; where it is narrow, the least telling columns go.
+    """
+
+    def __init__(self, labels: Sequence[str], policy: Policy, width: int) -> None:
+        self.policy = policy
+        self.cells = _CELLS if width >= 100 else 0
+        label = min(max(5, *map(cell_len, labels)), max(8, width // 4))
+        widths = {"text": 0, "label": label, "confidence": 10, "variance": 8 + self.cells}
+        if policy.tau_novelty is not None:
+            widths["novelty"] = 7
+        widths["action"] = 8
+
+        def room() -> int:
+            return width - 2 * (len(widths) - 1) - sum(widths.values())
+
+        for name in ("novelty", "variance"):
+            if room() < _LEAST_TEXT:
+                widths.pop(name, None)
+        self.columns = widths | {"text": max(1, room())}
+        self.begun = False
+
+    def rows(self, results: Iterable[Result]) -> Group:
+        """The next rows; a fault stands below its text, as wide as the table."""
+        parts: list[RenderableType] = []
+        table = None
+        for result in results:
+            if table is None:
+                table = self._part()
+                parts.append(table)
+            cells = self._cells(result)
+            table.add_row(*(cells.get(name, "") for name in self.columns))
+            if result.fault is not None:
+                parts.append(Padding(_one_line(result.fault, "red"), (0, 0, 0, 2)))
+                table = None
+        return Group(*parts)
+
+    def caption(self) -> str:
+        """What proceeds."""
+        p = self.policy
+        novelty = "" if p.tau_novelty is None else f", novelty <= {p.tau_novelty:.4g}"
+        middle = " (the middle of the bar)" if self.cells else ""
+        return (
+            f"[dim]proceed: confidence >= {p.tau_conf:.4g}, variance <= {p.tau_var:.2g}{middle}"
+            f"{novelty}[/]"
         )
-    return table
+
+    def _part(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=not self.begun)
+        for name, width in self.columns.items():
+            table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+        self.begun = True
+        return table
+
+    def _cells(self, result: Result) -> dict[str, str | Text]:
+        text = _one_line(result.text if isinstance(result.text, str) else "")
+        prediction, policy = result.prediction, self.policy
+        if prediction is None or result.decision is None:
+            return {"text": text, "action": coloured("escalate")}
+        far = prediction.novelty
+        sure = prediction.confidence >= policy.tau_conf
+        near = policy.tau_novelty is None or (far is not None and far <= policy.tau_novelty)
+        return {
+            "text": text,
+            "label": _one_line(prediction.label),
+            "confidence": f"[{'green' if sure else 'red'}]{prediction.confidence:.3f}[/]",
+            "variance": variance_bar(prediction.variance, policy.tau_var, self.cells),
+            "novelty": f"[{'green' if near else 'red'}]{'-' if far is None else f'{far:.3f}'}[/]",
+            "action": coloured(result.decision.action),
+        }
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    return Text(one_line(text), style)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import stat
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from bayeslora_tool.quoting import visible
 
 out = Console()
 err = Console(stderr=True)
+
+_SECONDS = 30  # between two signs of life where stderr is no terminal
 
 PresetOption = Annotated[
     str,
@@ -34,9 +42,16 @@ BaseOption = Annotated[
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Bad input is a line on stderr and exit code 2, not a traceback."""
+    """Bad input is a line on stderr and exit code 2, not a traceback.
+
+    A reader of stdout that has seen enough (``| head``) is no error: it ends as by SIGPIPE.
+    """
     try:
         yield
+    except BrokenPipeError:
+        # What is buffered still would fail when Python closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
     except (ValueError, TypeError, OSError) as error:
         err.print("[bold red]error:[/]", end=" ")
         err.print(visible(str(error)), markup=False, highlight=False, soft_wrap=True)
@@ -54,25 +69,70 @@ def stages() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """A bar on stderr for work of some length; yields what to call with the number done."""
-    from rich.progress import Progress
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], Any]]:
+    """A stage of so many steps (None: nobody knows); yields what to call with the number done.
 
-    with Progress(console=err, transient=True, disable=total <= 64) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+    A bar on stderr, or where that is no terminal a line at the start and now and then.
+    """
+    if err.is_terminal:
+        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+        counted = SpinnerColumn(), "{task.description}: {task.completed:.0f}", TimeElapsedColumn()
+        columns = counted if total is None else Progress.get_default_columns()
+        with Progress(*columns, console=err, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda n: bar.advance(task, n)
+        return
+    done, said = 0, time.monotonic()
+
+    def advance(n: int) -> None:
+        nonlocal done, said
+        done += n
+        if time.monotonic() - said > _SECONDS:
+            said = time.monotonic()
+            err.print(f"{what}: {done}{f' of {total}' if total else ''}", highlight=False)
+
+    if total:
+        err.print(f"{what}: {total}", highlight=False)
+    yield advance
+
+
+def into_a_file() -> bool:
+    """Whether stdout is redirected into a file."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # no stdout, or not a real one
+        return False
+
+
+def printed(content: RenderableType) -> str:
+    """What printing it on stdout would write."""
+    with out.capture() as capture:
+        out.print(content)
+    return capture.get()
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int], AbstractContextManager[Callable[[int], Any]]]]:
-    """A bar on stderr for each stage."""
-    from rich.progress import Progress
+def uninterrupted() -> Iterator[None]:
+    """An interrupt (Ctrl-C) waits for the end of this."""
+    asked: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda *signalled: asked.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked and callable(before):  # else it was to be ignored
+        before(*asked[0])
 
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as shown:
 
-        @contextmanager
-        def bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-            task = shown.add_task(what, total=total)
-            yield lambda n: shown.advance(task, n)
+def write(content: str) -> None:
+    """Write all of it to stdout, now.
 
-        yield bar
+    Raises:
+        BrokenPipeError: Nobody reads on.
+    """
+    sys.stdout.flush()
+    left = memoryview(content.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
+    while left:  # unbuffered (PYTHONUNBUFFERED), a signal ends a write halfway
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.buffer.flush()

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import err, friendly, out
+from bayeslora_tool.cli.terminal import err, friendly, out, progress
 
 
 def train(
-    train: Annotated[Path, typer.Option("--train", help="Labelled texts: .tsv, .csv or .jsonl.")],
+    train: Annotated[
+        Path, typer.Option("--train", help="Labelled texts: .tsv, .csv, .jsonl or .parquet.")
+    ],
     held_out: Annotated[Path, typer.Option("--held-out", help="Labelled texts to choose by.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapter.")],
     recipe: Annotated[
@@ -65,7 +67,9 @@ def train(
         except ImportError as error:
             raise ValueError(f'{error}; pip install "bayeslora-tool[train]"') from None
 
-        classifier = train_adapter(checked, data, output, start=start, resume=resume)
+        classifier = train_adapter(
+            checked, data, output, start=start, resume=resume, progress=progress
+        )
     assert classifier.manifest is not None
     metrics = classifier.manifest.metrics
     # A bare name might be that of a bundled adapter.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from functools import lru_cache
 from threading import Lock
 from typing import Any, NamedTuple
@@ -37,16 +37,27 @@ class Encoded(NamedTuple):
 def check_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list, if a classifier can read each of them.
 
+    Args:
+        texts: A list or tuple of strings, or a column of pandas, datasets or NumPy.
+
     Raises:
         TypeError: One string, or something else than strings.
         ValueError: A text that cannot be read; see :func:`check_text`.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
+    # A column of pandas, datasets or NumPy is no Sequence, but has a length and an order. A table
+    # (ndim 2) would give the names of its columns.
+    ordered = isinstance(texts, Sized) and isinstance(texts, Iterable)
+    if (
+        not ordered
+        or isinstance(texts, str | bytes | bytearray | Mapping | Set)
+        or getattr(texts, "ndim", 1) != 1
+    ):
         raise TypeError(
             f"`texts` must be a list of strings, got {type(texts).__name__} ({brief(texts)}); "
-            f"for one text write [text]"
+            f"for one text write [text], of a table take the column"
         )
-    return [check_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
+    # Plain strings: NumPy's own are a subclass.
+    return [str.__str__(check_text(text, f"texts[{i}]")) for i, text in enumerate(texts)]
 
 
 class Encoder:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.prediction import Prediction, check_predictions
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], Any]]]
-
-
-@contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """A progress bar that shows nothing."""
-    yield lambda n: None
+from bayeslora_tool.progress import Progress, silent
 
 
 class PredictionCache:

@@ -20,14 +20,10 @@ from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.review.clarification import CLARIFY_ACTION, declines
 from bayeslora_tool.simulation.measures import Run, Simulation, Sweep, measure
-from bayeslora_tool.simulation.prediction_cache import (
-    ConfidenceOnly,
-    PredictionCache,
-    Progress,
-    silent,
-)
+from bayeslora_tool.simulation.prediction_cache import ConfidenceOnly, PredictionCache
 from bayeslora_tool.simulation.scenarios import Prices, Reviewer, Scenario
 from bayeslora_tool.simulation.simulated_people import People
 

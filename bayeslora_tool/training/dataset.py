@@ -1,16 +1,21 @@
-"""Texts from a TSV, CSV, JSONL or plain file, checked before any model loads."""
+"""Texts, with labels or without, from a file: checked before any model loads."""
 
 from __future__ import annotations
 
-import csv
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from bayeslora_tool.text import check_text
+from bayeslora_tool.text import check_text, normal_text
+from bayeslora_tool.training.tables import LINE, SHOWN, TABLES, Lines, Row, read_lines, read_rows
 
-_DELIMITERS = {".tsv": "\t", ".csv": ","}
+logger = logging.getLogger(__name__)
+
+BATCH = 64  # texts that are scored together, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,13 @@ class LabelledText:
     line: int
 
 
+class Text(NamedTuple):
+    """A text to classify: ``content`` is one that :func:`check_text` takes, or has a ``fault``."""
+
+    content: Any
+    fault: ValueError | TypeError | None = None
+
+
 def read_labelled(
     path: str | Path,
     *,
@@ -31,9 +43,10 @@ def read_labelled(
 ) -> list[LabelledText]:
     """Read a file of labelled texts.
 
+    Warns of labels that differ in nothing but case and outer space, and of texts with two labels.
+
     Args:
-        path: ``.tsv`` (tab-separated, header line, quotes are plain characters), ``.csv`` (header
-            line, RFC 4180 quotes) or ``.jsonl`` (an object a line).
+        path: See ``tables.read_rows``.
         text_column: Name of the column (or JSON key) with the text.
         label_column: Name of the column (or JSON key) with the label.
         labels: From the label as written in the file to the label's name. None keeps what is
@@ -41,134 +54,138 @@ def read_labelled(
 
     Raises:
         FileNotFoundError: No such file.
-        TypeError: A JSONL text that is not a string, or a label that is neither that nor a number.
+        TypeError: A text that is not a string, or a label that is neither that nor a number.
         ValueError: Unknown file type, a missing column, an unreadable text, a label outside
             ``labels``, a broken line, not UTF-8, or no examples at all; names file and line.
     """
     path = _existing(path)
-    rows = _rows(path, (text_column, label_column))
     examples = []
-    for line, row in rows:
-        text = check_text(row[text_column], f"{path.name}, line {line}: `{text_column}`")
-        written = row[label_column]
+    for row in read_rows(path, (text_column, label_column)):
+        text = _checked(row, text_column)
+        if text.fault:
+            raise text.fault
+        written = row.cells[label_column]
         if not isinstance(written, str | int) or isinstance(written, bool):
             raise TypeError(
-                f"{path.name}, line {line}: `{label_column}` must be a string or a whole number, "
-                f"got {json.dumps(written):.60}"
+                f"{row.where}: `{label_column}` must be a string or a whole number, got "
+                f"{json.dumps(written, default=repr):.60}"
             )
         raw = str(written)
         if not raw.strip():
-            raise ValueError(f"{path.name}, line {line}: `{label_column}` is empty")
+            raise ValueError(f"{row.where}: `{label_column}` is empty")
         if labels is not None and raw not in labels:
             raise ValueError(
-                f"{path.name}, line {line}: unknown label {raw!r}; "
-                f"known: {', '.join(map(repr, labels))}"
+                f"{row.where}: unknown label {raw!r}; known: {', '.join(map(repr, labels))}"
             )
-        examples.append(LabelledText(text, labels[raw] if labels else raw, line))
+        label = labels[raw] if labels else raw
+        if not label.isprintable():
+            raise ValueError(
+                f"{row.where}: label {label!r:.60} holds a character that cannot be seen; a label "
+                f"is a name on one line"
+            )
+        examples.append(LabelledText(text.content, label, row.line))
     if not examples:
         raise ValueError(f"{path.name} holds no examples")
+    _warn_of_contradictions(examples, path.name)
     return examples
 
 
 def read_texts(path: str | Path, *, text_column: str = "text") -> list[str]:
-    """Read the texts of a ``.tsv``, ``.csv`` or ``.jsonl`` file, or the lines of any other.
+    """All texts of a file: see :func:`text_batches`.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: As :func:`read_labelled`.
+        TypeError, ValueError: As :func:`read_labelled`, also for a single faulty text.
+    """
+    texts = []
+    for text in (text for batch in text_batches(path, text_column=text_column) for text in batch):
+        if text.fault:
+            raise text.fault
+        texts.append(text.content)
+    return texts
+
+
+def text_batches(path: str | Path, *, text_column: str = "text") -> Iterator[list[Text]]:
+    """The texts of a table (see ``tables.read_rows``), or the lines of another file, as they come.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_labelled`, for what is wrong with the file.
     """
     path = _existing(path)
-    rows: Iterator[tuple[int, object]]
-    if path.suffix.lower() in (".json", ".yaml", ".yml"):
+    kind = path.suffix.lower()
+    if kind in (".json", ".yaml", ".yml"):
         raise ValueError(
-            f"{path.name}: its lines are no texts; use .tsv, .csv, .jsonl (an object a line), or "
-            f"plain text"
+            f"{path.name}: its lines are no texts; use {', '.join(TABLES)}, or plain text"
         )
-    if path.suffix.lower() in (*_DELIMITERS, ".jsonl"):
-        rows = ((line, row[text_column]) for line, row in _rows(path, (text_column,)))
-    else:
-        rows = _lines(path)
-    texts = [check_text(text, f"{path.name}, line {line}") for line, text in rows]
-    if not texts:
+    if kind not in TABLES:
+        with path.open("rb") as file:
+            yield from line_batches(file, path.name)
+        return
+    rows = read_rows(path, (text_column,))
+    empty = True
+    while batch := [_checked(row, text_column) for row in islice(rows, BATCH)]:
+        empty = False
+        yield batch
+    if empty:
         raise ValueError(f"{path.name} holds no texts")
-    return texts
+
+
+def line_batches(stream: Any, name: str) -> Iterator[list[Text]]:
+    """The lines of a buffered binary stream, as they arrive.
+
+    Raises:
+        ValueError: There is none.
+    """
+    empty = True
+    for rows in read_lines(stream, name):
+        empty = False
+        for start in range(0, len(rows), BATCH):
+            yield [_checked(row, LINE) for row in rows[start : start + BATCH]]
+    if empty:
+        raise ValueError(f"{name} holds no texts; expected a text a line")
+
+
+def checked_text(content: object, where: str) -> Text:
+    """A text and, if :func:`check_text` refuses it, why."""
+    try:
+        return Text(check_text(content, where))
+    except (TypeError, ValueError) as fault:
+        return Text(content, fault)
+
+
+def _checked(row: Row, column: str) -> Text:
+    if row.fault:
+        return Text(row.cells.get(column), ValueError(f"{row.where}: {row.fault}"))
+    return checked_text(row.cells[column], f"{row.where}: `{column}`" if column else row.where)
 
 
 def _existing(path: str | Path) -> Path:
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file")
+    if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     return path
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
-    if path.suffix.lower() == ".jsonl":
-        return _jsonl_rows(path, columns)
-    if path.suffix.lower() in _DELIMITERS:
-        return _table_rows(path, columns)
-    raise ValueError(f"{path.name}: unknown file type {path.suffix!r}; use .tsv, .csv or .jsonl")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line, content in enumerate(_decoded(file, path), start=1):
-            yield line, content.rstrip("\n")
-
-
-def _decoded(file: Iterable[str], path: Path) -> Iterator[str]:
-    """The lines of a file, split at line feeds only."""
-    try:
-        yield from file
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 ({error}); save it as UTF-8") from None
-
-
-def _jsonl_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
-    for line, content in _lines(path):
-        if not content.strip():
-            continue
-        try:
-            row = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}, line {line}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path.name}, line {line}: expected an object, got {row!r:.60}")
-        for column in columns:
-            if column not in row:
-                raise ValueError(
-                    f"{path.name}, line {line}: no key {column!r}; keys: {', '.join(row)}"
-                )
-        yield line, row
-
-
-def _table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, object]]]:
-    delimiter = _DELIMITERS[path.suffix.lower()]
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(
-            _decoded(file, path),
-            delimiter=delimiter,
-            quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
-            strict=True,
+def _warn_of_contradictions(examples: Iterable[LabelledText], name: str) -> None:
+    spellings: dict[str, dict[str, int]] = {}  # of a label: each with its first line
+    before: dict[str, LabelledText] = {}
+    again = Lines()
+    for example in examples:
+        written = spellings.setdefault(normal_text(example.label), {})
+        written.setdefault(example.label, example.line)
+        first = before.setdefault(normal_text(example.text), example)
+        if first.label != example.label:
+            again.add(f"{example.line} (as in {first.line})")
+    unlike = [written for written in spellings.values() if len(written) > 1]
+    for written in unlike[:SHOWN]:
+        logger.warning(
+            "%s: the labels %s differ only in case or outer space, and count as %d",
+            name, " and ".join(f"{w!r} (line {n})" for w, n in written.items()), len(written),
+        )  # fmt: skip
+    if len(unlike) > SHOWN:
+        logger.warning("%s: and %d more labels like these", name, len(unlike) - SHOWN)
+    if again.count:
+        logger.warning(
+            "%s: %d texts stand under another label than before: %s", name, again.count, again
         )
-        header = next(reader, None)
-        if header is None:
-            raise ValueError(f"{path.name} is empty; expected a header line and examples")
-        for column in columns:
-            if header.count(column) != 1:
-                found = "two columns" if column in header else "no column"
-                raise ValueError(
-                    f"{path.name}, line 1: {found} {column!r} in the header; columns: "
-                    f"{', '.join(header)}. Name yours with "
-                    f"{' and '.join(('--text-column', '--label-column')[: len(columns)])}"
-                )
-        line = reader.line_num + 1  # where the next row starts: a quoted text may span lines
-        try:
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise ValueError(
-                        f"{path.name}, line {line}: {len(row)} fields, expected {len(header)}"
-                    )
-                if row:
-                    yield line, dict(zip(header, row, strict=True))
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(f"{path.name}, line {line}: {error}") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bayeslora_tool.artifacts import golden_predictions
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint
@@ -20,14 +21,14 @@ from bayeslora_tool.artifacts.manifest import (
     labels_fingerprint,
 )
 from bayeslora_tool.classifier import BayesLoRAClassifier
-from bayeslora_tool.inference.network import Pass
 from bayeslora_tool.inference.novelty import Novelty, fit_novelty
-from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.recipe import Recipe, TrainingData
 
 NOVELTY_TEXTS = 20_000
-MEASURED_TEXTS = 2000  # held-out texts measured at the end: 20 draws each take their time
+USUAL_TEXTS = 2000  # held-out texts whose distances are the ordinary ones
+MEASURED_TEXTS = 500  # held-out texts measured at the end: 20 draws of each take their time
 
 
 def package_adapter(
@@ -36,6 +37,8 @@ def package_adapter(
     data: TrainingData,
     backbone: Path,
     output: Path,
+    *,
+    progress: Progress = silent,
 ) -> None:
     """Write the novelty reference, the manifest and the model card beside a saved adapter.
 
@@ -45,9 +48,13 @@ def package_adapter(
         data: It was trained on.
         backbone: Folder of the base weights.
         output: Folder of the adapter.
+        progress: Of the two stages, in texts.
     """
-    novelty = fit_adapter_novelty(classifier, data.train, data.held_out)
+    novelty = fit_adapter_novelty(classifier, data.train, data.held_out, progress=progress)
     novelty.save(output)
+    measured = _sample(data.held_out, MEASURED_TEXTS)
+    with progress("measuring", len(measured)) as advance:
+        metrics = measure(classifier, measured, progress=advance)
     manifest = Manifest(
         labels=data.labels,
         labels_sha256=labels_fingerprint(data.labels),
@@ -60,7 +67,7 @@ def package_adapter(
         ),
         golden_draws=golden_predictions.DRAWS,
         golden=golden_predictions.record_golden(classifier.predict),
-        metrics=measure(classifier, _sample(data.held_out)) | {"n_train": len(data.train)},
+        metrics=metrics | {"n_train": len(data.train)},
         recipe={key: value for key, value in asdict(recipe).items() if key != "card"},
     )
     manifest.write(output)
@@ -71,26 +78,37 @@ def fit_adapter_novelty(
     classifier: BayesLoRAClassifier,
     train: Sequence[LabelledText],
     held_out: Sequence[LabelledText],
+    *,
+    progress: Progress = silent,
 ) -> Novelty:
     """Distances to at most 20,000 training texts, spread evenly over each class."""
     by_label = sorted(train, key=lambda example: example.label)
     kept = by_label[:: -(-len(train) // NOVELTY_TEXTS)]
     kept += {e.label: e for e in by_label}.values()  # at least one of each class
     index = {label: i for i, label in enumerate(classifier.labels)}
-
-    def passes(examples: Sequence[LabelledText]) -> Pass:
-        texts = [e.text for e in examples]
-        parts = [classifier.passes(texts[i : i + 1024]) for i in range(0, len(texts), 1024)]
-        return Pass(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
     labels = torch.tensor([index[e.label] for e in kept])
-    usual = passes(_sample(held_out))
-    return fit_novelty(passes(kept).features, labels, usual.features, usual.lengths)
+    usual = _sample(held_out, USUAL_TEXTS)
+    with progress("distances to the training texts", len(kept) + len(usual)) as advance:
+
+        def passes(examples: Sequence[LabelledText]) -> tuple[dict[str, Tensor], Tensor]:
+            features: dict[str, list[Tensor]] = {}
+            lengths = []
+            for start in range(0, len(examples), 256):
+                texts = [e.text for e in examples[start : start + 256]]
+                passed = classifier.passes(texts)  # its logits, as wide as there are classes, go
+                for name, found in passed.features.items():
+                    features.setdefault(name, []).append(found)
+                lengths.append(passed.lengths)
+                advance(len(texts))
+            return {name: torch.cat(parts) for name, parts in features.items()}, torch.cat(lengths)
+
+        trained, _ = passes(kept)
+        return fit_novelty(trained, labels, *passes(usual))
 
 
-def _sample(examples: Sequence[LabelledText]) -> Sequence[LabelledText]:
-    """At most MEASURED_TEXTS of them, evenly spaced."""
-    return examples[:: -(-len(examples) // MEASURED_TEXTS)]
+def _sample(examples: Sequence[LabelledText], most: int) -> Sequence[LabelledText]:
+    """At most so many, evenly spaced."""
+    return examples[:: -(-len(examples) // most)]
 
 
 def measure(
@@ -98,7 +116,7 @@ def measure(
     examples: Sequence[LabelledText],
     *,
     n_draws: int = 20,
-    progress: Callable[[int], None] = lambda n: None,
+    progress: Advance = lambda n: None,
 ) -> dict[str, Any]:
     """Accuracy without noise and of the mean of draws, and the confidences and variances seen.
 
@@ -108,30 +126,30 @@ def measure(
         n_draws: Draws T.
         progress: Called with the number of texts done since the last call.
     """
-    plain, noisy = [], []
-    for start in range(0, len(examples), 256):
-        texts = [e.text for e in examples[start : start + 256]]
-        plain += classifier.predict(texts, estimator="deterministic")
-        noisy += classifier.predict(texts, n_draws=n_draws, seed=0, estimator="monte_carlo")
+    right, noisy = [], []
+    for start in range(0, len(examples), 64):
+        some = examples[start : start + 64]
+        texts = [e.text for e in some]
+        plain = classifier.predict(texts, estimator="deterministic")
+        drawn = classifier.predict(texts, n_draws=n_draws, seed=0, estimator="monte_carlo")
+        # No prediction is kept: each holds a probability of every class.
+        right += [
+            (p.label == e.label, q.label == e.label)
+            for e, p, q in zip(some, plain, drawn, strict=True)
+        ]
+        noisy += [(q.confidence, q.variance) for q in drawn]
         progress(len(texts))
-    gold = [e.label for e in examples]
     at = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
-    quantiles: Mapping[str, list[float]] = {
-        name: np.quantile([getattr(q, name) for q in noisy], at).tolist()
-        for name in ("confidence", "variance")
-    }
+    confidence, variance = np.quantile(noisy, at, axis=0).T.tolist()
+    deterministic, monte_carlo = np.mean(right, axis=0).tolist()
     return {
-        "n": len(gold),
+        "n": len(examples),
         "n_draws": n_draws,
-        "accuracy_deterministic": _share_right(plain, gold),
-        "accuracy_monte_carlo": _share_right(noisy, gold),
+        "accuracy_deterministic": deterministic,
+        "accuracy_monte_carlo": monte_carlo,
         "quantiles_at": at,
-        "quantiles": dict(quantiles),
+        "quantiles": {"confidence": confidence, "variance": variance},
     }
-
-
-def _share_right(predictions: Sequence[Prediction], gold: Sequence[str]) -> float:
-    return float(np.mean([p.label == y for p, y in zip(predictions, gold, strict=True)]))
 
 
 def _card(recipe: Recipe, manifest: Manifest, name: str) -> str:

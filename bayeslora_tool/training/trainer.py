@@ -33,6 +33,7 @@ from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, re
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import Encoder
 from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.packaging import package_adapter
 from bayeslora_tool.training.recipe import Recipe, TrainingData
@@ -47,6 +48,7 @@ def train_adapter(
     *,
     start: str | Path | None = None,
     resume: bool = False,
+    progress: Progress = silent,
 ) -> BayesLoRAClassifier:
     """Train, save and verify an adapter.
 
@@ -57,6 +59,7 @@ def train_adapter(
         start: Adapter whose weights to start from: a bundled name, folder, or hub id, with the
             labels of ``data`` and the recipe's rank, alpha and target modules.
         resume: Go on from the last checkpoint in ``output``.
+        progress: Of the stages before and after the epochs, which transformers reports itself.
 
     Returns:
         The classifier, loaded back from ``output``.
@@ -64,8 +67,9 @@ def train_adapter(
     Raises:
         FileExistsError: ``output`` holds an adapter, or anything else that is not to be resumed.
         FileNotFoundError: No backbone; or ``resume`` and no checkpoint.
-        ValueError: Several GPUs in one process (start with ``accelerate launch`` instead); or
-            ``start`` does not fit recipe and data, or fails its checks.
+        ValueError: A text that the backbone's tokenizer reads nothing of; several GPUs in one
+            process (start with ``accelerate launch`` instead); or ``start`` does not fit recipe and
+            data, or fails its checks.
     """
     output = Path(output)
     checkpoints = output / "checkpoints"
@@ -93,12 +97,15 @@ def train_adapter(
     )
     index = {label: i for i, label in enumerate(data.labels)}
 
-    def encode(examples: Sequence[LabelledText]) -> list[dict[str, Any]]:
-        read = Encoder(tokenizer, recipe.max_tokens).encode([e.text for e in examples])
-        return [
-            {"input_ids": text.ids, "labels": index[e.label]}
-            for text, e in zip(read, examples, strict=True)
-        ]
+    def encode(examples: Sequence[LabelledText], what: str) -> list[dict[str, Any]]:
+        encoder, encoded = Encoder(tokenizer, recipe.max_tokens), []
+        with progress(f"encoding the {what}", len(examples)) as advance:
+            for start in range(0, len(examples), 1024):
+                some = examples[start : start + 1024]
+                for text, e in zip(encoder.encode([e.text for e in some]), some, strict=True):
+                    encoded.append({"input_ids": text.ids, "labels": index[e.label]})
+                advance(len(some))
+        return encoded
 
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -133,8 +140,8 @@ def train_adapter(
         head_learning_rate=recipe.head_learning_rate,
         model=model,
         args=arguments,
-        train_dataset=encode(data.train),
-        eval_dataset=encode(data.held_out),
+        train_dataset=encode(data.train, "training file"),
+        eval_dataset=encode(data.held_out, "held-out file"),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
         preprocess_logits_for_metrics=lambda logits, _: logits.argmax(-1),
@@ -145,7 +152,7 @@ def train_adapter(
         _save(model, recipe, output)
         # Fuses the model, so it comes after saving.
         classifier = BayesLoRAClassifier(model, tokenizer, data.labels, posterior)
-        package_adapter(classifier, recipe, data, folder, output)
+        package_adapter(classifier, recipe, data, folder, output, progress=progress)
     trainer.accelerator.wait_for_everyone()
     loaded = BayesLoRAClassifier.from_pretrained(output, base=folder)
     if trainer.is_world_process_zero():

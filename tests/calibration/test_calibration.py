@@ -62,6 +62,8 @@ def calibrated(
     result = calibrate(held_out, "--target-risk", "0.2", output=preset.name)
     assert result.exit_code == 0, result.output
     assert "risk 20.0% kept with 95% confidence" in result.stdout
+    for stage in ("fitting the temperature: 50", "taking 64 draws a text: 50", "scoring: 200"):
+        assert stage in result.stderr
     return adapter_copy, preset
 
 

@@ -10,72 +10,6 @@ from bayeslora_tool.cli import terminal
 from tests.conftest import failed
 
 
-class TestPredict:
-    def test_table(self, run: Any) -> None:
-        result = run("predict", "This movie was fantastic!", "what a [bold]waste[/] of time")
-        assert result.exit_code == 0, result.output
-        assert "positive" in result.stdout
-        assert "proceed" in result.stdout
-        assert "[bold]waste[/]" in result.stdout
-        assert "negative" in result.stdout
-
-    def test_no_text_or_error_steers_the_terminal(self, run: Any) -> None:
-        steering = "a good\x1b[2J \x9b1A\u202e film"
-        table = run("predict", steering)
-        assert r"a good\x1b[2J \x9b1A\u202e film" in table.stdout
-        jsonl = run("predict", "--jsonl", steering)
-        assert json.loads(jsonl.stdout)["text"] == steering
-        refused = run("predict", "-p", "none\x1b[2J.yaml", "x")
-        assert refused.exit_code == 2
-        for shown in (table.stdout, jsonl.stdout, refused.stderr):
-            assert not set(shown) & set("\x1b\x9b\u202e")
-
-    def test_jsonl_from_stdin(self, run: Any) -> None:
-        result = run(
-            "predict", "--jsonl", "--draws", "5", "--seed", "3", input="great\u2028fun\nawful\n"
-        )  # fmt: skip
-        rows = [json.loads(line) for line in result.stdout.split("\n") if line]
-        assert [row["text"] for row in rows] == ["great\u2028fun", "awful"]
-        assert {row["estimator"] for row in rows} == {"monte_carlo"}
-        assert [row["label"] for row in rows] == ["positive", "negative"]
-        assert all(row["n_draws"] == 5 and row["seed"] == 3 and row["reason"] for row in rows)
-
-    def test_file_and_deterministic_estimator(self, run: Any, tmp_path: Path) -> None:
-        file = tmp_path / "a.tsv"
-        file.write_text("said\ngreat\n")
-        result = run(
-            "predict", "-f", str(file), "--text-column", "said", "--jsonl",
-            "--estimator", "deterministic",
-        )  # fmt: skip
-        (row,) = map(json.loads, result.stdout.splitlines())
-        assert row["variance"] is None
-        assert row["action"] == "escalate"
-
-    def test_own_adapter_and_preset(self, run: Any, tiny_adapter: Path, tmp_path: Path) -> None:
-        preset = tmp_path / "p.yaml"
-        preset.write_text(f"adapter: {tiny_adapter}\npolicy: {{tau_conf: 0.5, tau_var: 0.25}}\n")
-        result = run("predict", "-p", str(preset), "--jsonl", "a good film")
-        row = json.loads(result.stdout)
-        assert (row["label"], row["action"]) == ("good", "proceed")
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["-p", "sentimnet", "x"], "unknown preset 'sentimnet'"),
-            (["-a", "nothing", "x"], "no adapter 'nothing'"),
-            (["--base", "no/where", "x"], "no/where"),
-            (["--draws", "0", "x"], "`n_draws` (=0)"),
-            (["--estimator", "magic", "x"], "`estimator` (='magic')"),
-            (["-f", "none.tsv"], "no such file: none.tsv"),
-            (["-f", "none.tsv", "x"], "not both"),
-            ([" "], "texts[0] is empty"),
-            ([], "stdin was empty"),
-        ],
-    )
-    def test_bad_input(self, run: Any, arguments: list[str], message: str) -> None:
-        assert failed(run("predict", *arguments), message)
-
-
 class TestTrain:
     def test_end_to_end(
         self, run: Any, tiny_files: tuple[Path, Path], tiny_backbone: Path, tmp_path: Path
@@ -87,6 +21,7 @@ class TestTrain:
         assert result.exit_code == 0, result.output
         assert "14 texts to train on (0 dropped" in result.stderr
         assert "held-out accuracy" in result.stdout
+        assert "distances to the training texts: 22" in result.stderr
         result = run("predict", "-a", output, "--jsonl", "a good film")
         assert json.loads(result.stdout)["label"] in ("good", "bad")
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,93 +12,9 @@ import pytest
 import torch
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.training.dataset import read_labelled, read_texts
+from bayeslora_tool.training.dataset import LabelledText, read_labelled
 from bayeslora_tool.training.recipe import Recipe, load_recipe, read_training_data
-
-
-def write(folder: Path, name: str, content: str) -> Path:
-    (folder / name).write_text(content, encoding="utf-8")
-    return folder / name
-
-
-class TestFiles:
-    @pytest.mark.parametrize(
-        ("name", "content"),
-        [
-            ("a.tsv", 'text\tlabel\nsay "hi\tyes\nplain\tno\n'),
-            ("a.csv", 'label,text\nyes,"say ""hi"\nno,plain\n'),
-            (
-                "a.jsonl",
-                '{"text": "say \\"hi", "label": "yes"}\n\n{"text": "plain", "label": "no"}\n',
-            ),
-        ],
-    )
-    def test_three_kinds_say_the_same(self, tmp_path: Path, name: str, content: str) -> None:
-        rows = read_labelled(write(tmp_path, name, content))
-        assert [(r.text, r.label) for r in rows] == [('say "hi', "yes"), ("plain", "no")]
-
-    def test_line_numbers_survive_quoted_newlines(self, tmp_path: Path) -> None:
-        file = write(tmp_path, "a.csv", 'text,label\n"two\nlines",yes\nplain,no\n')
-        assert [r.line for r in read_labelled(file)] == [2, 4]
-
-    def test_labels_are_renamed(self, tmp_path: Path) -> None:
-        file = write(tmp_path, "a.tsv", "text\tlabel\nx\t1\n")
-        assert read_labelled(file, labels={"0": "no", "1": "yes"})[0].label == "yes"
-
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("a.tsv", "", r"a\.tsv is empty"),
-            ("a.tsv", "text\tlabel\n", r"a\.tsv holds no examples"),
-            ("a.tsv", "sentence\tlabel\nx\t1\n", r"line 1: no column 'text'.*columns: sentence"),
-            ("a.tsv", "text\tlabel\nx\t1\ny\n", r"line 3: 1 fields, expected 2"),
-            ("a.tsv", "text\tlabel\nx\t1\n \t1\n", r"line 3: `text` is empty"),
-            ("a.tsv", "text\tlabel\nx\t\n", r"line 2: `label` is empty"),
-            ("a.tsv", "text\tlabel\nx\t2\n", r"line 2: unknown label '2'; known: '0', '1'"),
-            ("a.csv", 'text,label\n"x,1\n', r"line 2: "),
-            ("a.jsonl", "", r"a\.jsonl holds no examples"),
-            ("a.jsonl", '{"text": "x", "label": "1"}\nnot json\n', r"line 2: not JSON"),
-            ("a.jsonl", "[1]\n", r"line 1: expected an object"),
-            ("a.jsonl", '{"text": "x"}\n', r"line 1: no key 'label'; keys: text"),
-            ("a.jsonl", '{"text": "a\\u0000b", "label": "1"}\n', r"line 1: `text` holds a NUL"),
-            ("a.jsonl", '{"text": "\\ud83d", "label": "1"}\n', r"line 1: `text` holds a lone surr"),
-            ("a.jsonl", '{"text": "x", "label": null}\n', r"line 1: `label` must be .* got null"),
-            ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: `label` must be .* got true"),
-            ("a.jsonl", '{"text": "x", "label": ["1"]}\n', r"line 1: `label` must be .* got \["),
-            ("a.tsv", "text\ttext\tlabel\nx\ty\t1\n", r"line 1: two columns 'text' in the header"),
-            ("a.xlsx", "x", r"unknown file type '\.xlsx'; use \.tsv, \.csv or \.jsonl"),
-        ],
-    )
-    def test_bad_ones_name_the_line(
-        self, tmp_path: Path, name: str, content: str, message: str
-    ) -> None:
-        with pytest.raises((ValueError, TypeError), match=message):
-            read_labelled(write(tmp_path, name, content), labels={"0": "no", "1": "yes"})
-
-    @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl"])
-    def test_another_encoding_names_the_file(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / name).write_bytes("text\tlabel\ncafé\t1\n".encode("latin-1"))
-        with pytest.raises(ValueError, match=rf"{name} is not UTF-8 .*save it as UTF-8"):
-            read_labelled(tmp_path / name)
-
-    def test_text_that_is_no_string(self, tmp_path: Path) -> None:
-        file = write(tmp_path, "a.jsonl", '{"text": 3, "label": "1"}\n')
-        with pytest.raises(TypeError, match="line 1: `text` must be a str, got int"):
-            read_labelled(file)
-
-    def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="no such file"):
-            read_labelled(tmp_path / "none.tsv")
-
-    def test_texts_alone(self, tmp_path: Path) -> None:
-        assert read_texts(write(tmp_path, "a.txt", "one\ntwo\n")) == ["one", "two"]
-        file = write(tmp_path, "a.tsv", "id\tsaid\n1\tone\n2\ttwo\n")
-        assert read_texts(file, text_column="said") == ["one", "two"]
-        assert read_texts(write(tmp_path, "A.TSV", "id\ttext\n1\tone\n")) == ["one"]
-        with pytest.raises(ValueError, match="line 2 is empty"):
-            read_texts(write(tmp_path, "b.txt", "one\n\ntwo\n"))
-        with pytest.raises(ValueError, match=r"c\.json: its lines are no texts"):
-            read_texts(write(tmp_path, "c.json", '[{"text": "one"}]'))
+from tests.training.test_dataset import write
 
 
 class TestData:
@@ -230,6 +148,48 @@ class TestTraining:
         swapped = replace(data, labels=data.labels[::-1])
         with pytest.raises(ValueError, match="can go on with its own labels only"):
             train_adapter(recipe, swapped, tmp_path / "c", start=tiny_adapter)
+
+    def test_a_text_the_backbone_cannot_read_is_found_before_training(
+        self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path
+    ) -> None:
+        from bayeslora_tool.training.trainer import train_adapter
+
+        recipe = Recipe(backbone=str(tiny_backbone), revision=None)
+        data = read_training_data(recipe, *tiny_files)
+        unseen = LabelledText("\N{ZERO WIDTH SPACE}", "good", 9)
+        for part, what in (("train", "training file"), ("held_out", "held-out file")):
+            spoilt = replace(data, **{part: [*getattr(data, part), unseen]})
+            with pytest.raises(ValueError, match=f"{what}, line 9: the backbone's tokenizer reads"):
+                train_adapter(recipe, spoilt, tmp_path / part)
+            assert not list((tmp_path / part).glob("checkpoints/checkpoint-*"))
+
+    def test_every_long_stage_says_how_far_it_is(
+        self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path
+    ) -> None:
+        from bayeslora_tool.training.trainer import train_adapter
+
+        recipe = Recipe(backbone=str(tiny_backbone), revision=None, epochs=1)
+        seen: list[list[Any]] = []
+
+        @contextmanager
+        def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+            seen.append([what, total, 0])
+
+            def advance(n: int) -> None:
+                seen[-1][2] += n
+
+            yield advance
+
+        data = read_training_data(recipe, *tiny_files)
+        train_adapter(recipe, data, tmp_path / "out", progress=progress)
+        assert [what for what, _, _ in seen] == [
+            "encoding the training file",
+            "encoding the held-out file",
+            "distances to the training texts",
+            "measuring",
+        ]
+        assert [total for _, total, _ in seen] == [14, 6, 20 + 2, 6]  # two: a text of each label
+        assert all(done == total for _, total, done in seen)
 
     def test_resumes_from_a_checkpoint(
         self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
