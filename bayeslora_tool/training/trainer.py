@@ -34,6 +34,7 @@ from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import Encoder
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.progress import Progress, silent
+from bayeslora_tool.quoting import brief
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.packaging import package_adapter
 from bayeslora_tool.training.recipe import Recipe, TrainingData
@@ -103,6 +104,11 @@ def train_adapter(
             for start in range(0, len(examples), 1024):
                 some = examples[start : start + 1024]
                 for text, e in zip(encoder.encode([e.text for e in some]), some, strict=True):
+                    if text.unread == 1:
+                        raise ValueError(
+                            f"{what}, line {e.line}: the backbone's tokenizer reads nothing of "
+                            f"{brief(e.text)}; leave the line out, or give it words"
+                        )
                     encoded.append({"input_ids": text.ids, "labels": index[e.label]})
                 advance(len(some))
         return encoded
