@@ -154,10 +154,10 @@ def find_adapter_folder(name_or_path: str | Path) -> Path:
                 f"./{name_or_path} for the folder, or rename it to have the bundled one"
             )
         return found
-    if not folder.is_dir():
+    if not os.path.isdir(name_or_path):  # unlike Path's, no error for a name no folder can have
         if str(name_or_path).count("/") != 1 or folder.is_absolute():
             raise FileNotFoundError(
-                f"no adapter {str(name_or_path)!r}: bundled are {', '.join(bundled)}; otherwise "
+                f"no adapter {str(name_or_path)!r:.200}: bundled are {', '.join(bundled)}; otherwise "
                 f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
             )
         folder = find_adapter(str(name_or_path))

@@ -430,6 +430,15 @@ def test_a_file(name: str, tmp_path: Path) -> None:
     refused(lambda: READERS[kind](path))
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 900, "a/" + "x" * 900, "a\0b", "../\x1b[2J", "..", "/dev/zero"]
+)
+def test_a_preset_may_name_what_is_no_adapter(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(json.dumps({"policy": {"tau_conf": 0, "tau_var": 0}, "adapter": name}))
+    refused(lambda: BayesLoRAClassifier.from_pretrained(load_preset(path).adapter))
+
+
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("what", ["nothing", "folder", "pipe"])
 def test_no_file(kind: str, what: str, tmp_path: Path) -> None:
