@@ -157,8 +157,9 @@ def find_adapter_folder(name_or_path: str | Path) -> Path:
     if not os.path.isdir(name_or_path):  # unlike Path's, no error for a name no folder can have
         if str(name_or_path).count("/") != 1 or folder.is_absolute():
             raise FileNotFoundError(
-                f"no adapter {str(name_or_path)!r:.200}: bundled are {', '.join(bundled)}; otherwise "
-                f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
+                f"no adapter {str(name_or_path)!r:.200}: bundled are {', '.join(bundled)}; "
+                f"otherwise give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id "
+                f"(owner/name)"
             )
         folder = find_adapter(str(name_or_path))
     for file in ADAPTER_FILES:
