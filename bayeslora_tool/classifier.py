@@ -216,8 +216,11 @@ class BayesLoRAClassifier:
             scoring=scoring,
             policy=policy,
             manifest=loaded.manifest,
-            novelty=Novelty.load(loaded.folder),
         )
+        classifier.novelty = Novelty.load(loaded.folder)
+        if classifier.novelty is not None:
+            features = classifier.passes(["any"]).features
+            classifier.novelty.check_fit(features, len(classifier.labels))
         if loaded.manifest is None:
             logger.warning(
                 "%s has no %s: its labels, backbone and weights are unverified", loaded.folder,

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.settings import parse, read_yaml
+from bayeslora_tool.settings import Label, parse, read_settings
 
 Action = Literal["proceed", "clarify", "escalate"]
 Estimator = Literal["linearized", "adaptive", "monte_carlo", "deterministic"]
@@ -32,7 +32,7 @@ class Policy:
             its dropout rate and the estimator: take it from ``bayeslora calibrate``.
         on_high_variance: What a variance over ``tau_var`` leads to.
         on_low_confidence: What a confidence under ``tau_conf`` leads to, if the variance is low.
-        max_clarifications: How often the user is asked before a human is, >= 0.
+        max_clarifications: How often the user is asked before a human is, 0 to 1000.
         tau_novelty: Greatest novelty that proceeds, in [0, 1]; anything farther from the training
             set escalates. None: no such gate.
         allow_unread: Whether a text may proceed of which the model did not read all characters
@@ -49,10 +49,10 @@ class Policy:
     tau_var: Variance
     on_high_variance: Literal["escalate", "clarify"] = "escalate"
     on_low_confidence: Literal["clarify", "escalate"] = "clarify"
-    max_clarifications: Annotated[int, Field(ge=0)] = 2
+    max_clarifications: Annotated[int, Field(ge=0, le=1000)] = 2
     tau_novelty: Probability | None = None
     allow_unread: bool = False
-    calibrated_for: str | None = None
+    calibrated_for: Annotated[str, Field(max_length=1000)] | None = None
 
     @classmethod
     def from_preset(cls, name_or_path: str | Path) -> Policy:
@@ -74,14 +74,14 @@ class Scoring:
             draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws for texts
             whose route draws may still change; ``deterministic`` makes one pass without noise, has
             no variance, and therefore never proceeds.
-        n_draws: Draws T, >= 2; of ``adaptive`` the most, >= 3; unused by the other two.
+        n_draws: Draws T, 2 to 10,000; of ``adaptive`` the most, >= 3; unused by the other two.
         seed: Of the draws, in [0, 2**63).
         error: Of ``adaptive``: a text is drawn until its route is another than that of infinitely
             many draws with this probability at most, in (0, 1).
     """
 
     estimator: Estimator = "linearized"
-    n_draws: Annotated[int, Field(ge=2)] = 20
+    n_draws: Annotated[int, Field(ge=2, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     error: Annotated[float, Field(gt=0, lt=1)] = 0.005
 
@@ -108,14 +108,14 @@ class Preset:
 
     policy: Policy
     scoring: Scoring = Scoring()
-    adapter: str = "sentiment"
-    acts: dict[str, list[str]] | None = None
+    adapter: Annotated[str, Field(min_length=1, max_length=1000)] = "sentiment"
+    acts: dict[Label, list[Label]] | None = None
 
 
 def load_preset(name_or_path: str | Path) -> Preset:
     """Read a preset; see :meth:`Policy.from_preset` for what it raises."""
-    content, source = read_yaml(name_or_path)
-    preset = parse(Preset, content, source=f"preset {source}")
+    content, source = read_settings(name_or_path)
+    preset = parse(Preset, content, source=f"preset {source}", strict=True)
     if preset.adapter.startswith(("./", "../")):
         beside = f"{Path(name_or_path).parent}/{preset.adapter.removeprefix('./')}"
         return replace(preset, adapter=beside)
@@ -129,8 +129,8 @@ def read_acts(path: str | Path) -> dict[str, list[str]]:
         ValueError: Not a mapping from names to lists of labels.
         FileNotFoundError: No such file.
     """
-    content, source = read_yaml(path)
-    return parse(dict[str, list[str]], content, source=f"acts {source}")
+    content, source = read_settings(path)
+    return parse(dict[Label, list[Label]], content, source=f"acts {source}", strict=True)
 
 
 @dataclass(frozen=True)

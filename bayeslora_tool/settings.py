@@ -1,4 +1,4 @@
-"""Reads what people write: YAML presets, recipes and mappings become checked, frozen objects.
+"""Checks what people write: presets, recipes and mappings become frozen objects.
 
 Writes what their programs read: JSON.
 
@@ -11,42 +11,64 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
-import yaml
+from pydantic import AfterValidator
+
+from bayeslora_tool.documents import from_yaml, is_yaml, read_text, shown
+from bayeslora_tool.text import check_label
 
 T = TypeVar("T")
 
+MAX_PROBLEMS = 4  # of those in one file, in one message
 
-def parse(cls: type[T], values: object, *, source: str) -> T:
+# The name of a class: see ``text.check_label``.
+Label = Annotated[str, AfterValidator(partial(check_label, where="a label"))]
+
+
+def parse(cls: type[T], values: object, *, source: str, strict: bool = False) -> T:
     """Check ``values`` against the pydantic type ``cls``.
 
     Args:
         cls: A pydantic model or pydantic dataclass that forbids extra keys.
         values: What came, normally a mapping.
         source: File or argument name for the message.
+        strict: For what ``documents.py`` has read: types are those of JSON, so that neither
+            ``"1"`` nor ``true`` passes for 1.
 
     Raises:
         ValueError: With one line for each problem; an unknown key lists the valid ones.
     """
+    adapter: pydantic.TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]
     try:
-        return pydantic.TypeAdapter(cls).validate_python(values)
+        if strict:
+            return adapter.validate_json(json.dumps(values), strict=True)
+        return adapter.validate_python(values)
     except pydantic.ValidationError as error:
-        lines = [_describe(problem, cls) for problem in error.errors(include_url=False)]
-        raise ValueError(f"{source} is not valid:\n" + "\n".join(lines)) from None
+        problems = error.errors(include_url=False)
+        lines = [f"  - {_describe(problem, cls)}" for problem in problems[:MAX_PROBLEMS]]
+        if more := len(problems) - len(lines):
+            lines.append(f"  - and {more} more")
+        raise ValueError(f"{shown(source)} is not valid:\n" + "\n".join(lines)) from None
+
+
+@cache
+def _adapter(cls: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(cls)
 
 
 def _describe(problem: Any, cls: object) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    path = shown(".".join(str(part) for part in problem["loc"]) or "(top level)", 100)
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         owner = _owner(cls, problem["loc"][:-1])
-        return f"  - unknown key `{path}`; valid keys: {', '.join(_keys(owner))}"
+        return f"unknown key `{path}`; valid keys: {', '.join(_keys(owner))}"
     if problem["type"] == "missing":
-        return f"  - missing key `{path}`; add it"
-    return f"  - `{path}` (={problem['input']!r}): {problem['msg']}"
+        return f"missing key `{path}`; add it"
+    return f"`{path}` (={problem['input']!r:.100}): {shown(problem['msg'])}"
 
 
 def _fields(cls: Any) -> Mapping[str, Any]:
@@ -86,7 +108,7 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_yaml(name_or_path: str | Path, *, kind: str = "") -> tuple[object, str]:
+def read_settings(name_or_path: str | Path, *, kind: str = "") -> tuple[object, str]:
     """Read a bundled YAML file by name, or any YAML file by path.
 
     Args:
@@ -98,55 +120,19 @@ def read_yaml(name_or_path: str | Path, *, kind: str = "") -> tuple[object, str]
         The parsed content, and the file's name for messages.
 
     Raises:
-        ValueError: No such name (the message lists the names) or the file is not YAML.
+        ValueError: No such name (the message lists the names), or see ``documents.from_yaml``.
         FileNotFoundError: No such file.
     """
-    text_name = str(name_or_path)
-    if text_name.endswith((".yaml", ".yml")) or len(Path(text_name).parts) > 1:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no such file: {path}")
-        content = read_utf8(path)
-    else:
-        names = bundled(kind)
-        if text_name not in names:
-            what = "recipe" if kind else "preset"
-            raise ValueError(
-                f"unknown {what} {text_name!r}; bundled: {', '.join(names)}; "
-                f"or give the path of a YAML file"
-            )
-        file = resources.files("bayeslora_tool.configs").joinpath(kind, f"{text_name}.yaml")
-        content = file.read_text(encoding="utf-8")
-    try:
-        return yaml.load(content, UniqueKeyLoader), text_name
-    except yaml.YAMLError as error:
-        raise ValueError(f"{text_name} is not YAML: {error}") from error
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML 1.2 wants the keys of a mapping to differ; PyYAML would take the last of two."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As ``SafeLoader``, but raises on a key that comes twice."""
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} comes twice", key.start_mark
-                )
-            seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a file, with or without a byte order mark.
-
-    Raises:
-        ValueError: Not UTF-8; names the file.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 ({error}); save it as UTF-8") from None
+    name = str(name_or_path)
+    source = shown(name)
+    if is_yaml(name) or len(Path(name).parts) > 1:
+        return from_yaml(read_text(Path(name)), source), source
+    names = bundled(kind)
+    if name not in names:
+        what = "recipe" if kind else "preset"
+        raise ValueError(
+            f"unknown {what} {name!r:.80}; bundled: {', '.join(names)}; "
+            f"or give the path of a YAML file"
+        )
+    file = resources.files("bayeslora_tool.configs").joinpath(kind, f"{name}.yaml")
+    return from_yaml(file.read_text(encoding="utf-8"), source), source

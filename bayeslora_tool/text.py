@@ -103,3 +103,28 @@ def must_be_read(character: str) -> bool:
 def normal_text(text: str) -> str:
     """What two texts must share to count as the same one: all but case and outer space."""
     return text.strip().casefold()
+
+
+def check_label(label: object, where: str) -> str:
+    """Return ``label`` if it can name a class wherever it is shown: terminal, page, question.
+
+    Markup such as ``<`` or ``&`` may stand in it: what makes pages escapes it.
+
+    Args:
+        label: Anything.
+        where: What to call it in the message, for example ``"labels[3]"``.
+
+    Raises:
+        TypeError: Not a string.
+        ValueError: Empty, longer than 200 characters, with space around it, or with a character
+            that is not shown as itself: a line break, a control or format character (such as
+            those that turn the direction of writing).
+    """
+    if not isinstance(label, str):
+        raise TypeError(f"{where} must be a str, got {type(label).__name__} ({label!r:.60})")
+    if not (0 < len(label) <= 200 and label == label.strip() and label.isprintable()):
+        raise ValueError(
+            f"{where} ({label!r:.60}) must have 1 to 200 characters, none of them a line break, a "
+            f"control or an invisible one, and no space around it; rename it and train again"
+        )
+    return label

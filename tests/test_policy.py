@@ -149,9 +149,9 @@ class TestPresets:
 
         import yaml
 
-        from bayeslora_tool.settings import read_yaml
+        from bayeslora_tool.settings import read_settings
 
-        content, _ = read_yaml("default")
+        content, _ = read_settings("default")
         assert isinstance(content, dict)
         assert set(content) == {"adapter", "scoring", "policy"}
         for key, cls in (("scoring", Scoring), ("policy", Policy)):

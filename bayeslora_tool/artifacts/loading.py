@@ -5,18 +5,21 @@ Knows no noise and no text. Nothing that could run code is read: no pickles, no 
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,15 +28,23 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from bayeslora_tool.artifacts.adapter_config import FILE_NAME as CONFIG_NAME
+from bayeslora_tool.artifacts.adapter_config import AdapterConfig, read_adapter_config
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint, find_backbone
 from bayeslora_tool.artifacts.manifest import (
     FILE_NAME,
+    MAX_LABELS,
     Manifest,
     adapter_fingerprint,
     check_files,
     find_adapter_folder,
     read_manifest,
 )
+from bayeslora_tool.artifacts.tensors import read_shapes, read_tensors
+from bayeslora_tool.documents import shown
+from bayeslora_tool.text import check_label
+
+WEIGHTS_NAME = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -76,23 +87,27 @@ def load_adapter(
         check_files(manifest.adapter_files, files, folder=folder, what="adapter")
         if unknown := sorted(files.keys() - manifest.adapter_files.keys()):
             raise ValueError(f"{folder / FILE_NAME} records no fingerprint of {', '.join(unknown)}")
-    weights = _read_weights(folder)
-    n_labels = _head_size(weights, folder)
-    names = _check_labels(manifest, labels, n_labels, folder)
-    base_folder = _find_base(folder, base, manifest)
+    config = read_adapter_config(folder)
+    shapes = read_shapes(folder / WEIGHTS_NAME)
+    names = _check_labels(manifest, labels, _head_size(shapes, folder), folder)
+    base_folder = _find_base(folder, base, manifest, config)
     if manifest is not None:
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
-    model: nn.Module = load_backbone(base_folder, names, dtype=dtype)
-    try:
-        with quiet():
-            model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except RuntimeError as error:  # of torch, where shapes differ
-        raise ValueError(
-            f"adapter {folder} does not fit backbone {base_folder}; pass base= with the one it was "
-            f"trained on ({' '.join(str(error).split()):.200})"
-        ) from None
-    _check_keys(model, weights, folder)
+    model = _add_adapter(load_backbone(base_folder, names, dtype=dtype), config, folder)
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    _check_keys(expected, shapes, folder)
+    for key, tensor in expected.items():
+        if tensor.shape != shapes[key]:
+            raise ValueError(
+                f"adapter {folder} does not fit backbone {base_folder}: {key} has the shape "
+                f"{shapes[key]}, expected {tuple(tensor.shape)}; pass base= with the one "
+                f"it was trained on, or restore {CONFIG_NAME}"
+            )
+    for module in model.modules():
+        if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            module.to_empty(device="cpu", recurse=False)
+    set_peft_model_state_dict(model, read_tensors(folder / WEIGHTS_NAME))
     model.eval()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -105,18 +120,27 @@ def load_adapter(
 def load_backbone(
     folder: Path, labels: Sequence[str], *, dtype: torch.dtype | None = None
 ) -> PreTrainedModel:
-    """The backbone with a fresh head for ``labels``, from a local folder, safetensors only."""
-    with quiet():
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            str(folder),
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            dtype=dtype or torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+    """The backbone with a fresh head for ``labels``, from a local folder, safetensors only.
+
+    Raises:
+        ValueError: transformers cannot load it, or only with code from the folder.
+    """
+    try:
+        with quiet():
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+                str(folder),
+                num_labels=len(labels),
+                id2label=dict(enumerate(labels)),
+                label2id={label: i for i, label in enumerate(labels)},
+                dtype=dtype or torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"backbone {folder} cannot be loaded: {shown(error)}; restore it from its source"
+        ) from None
     return model
 
 
@@ -138,8 +162,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            # Missing keys are an error of ours, with the names: see _check_keys.
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            # What PEFT has no use for of an adapter's settings: the tensors say whether all fits.
+            warnings.filterwarnings("ignore", module=r"peft\.")
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -147,33 +171,32 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / "adapter_model.safetensors"
+def _add_adapter(model: PreTrainedModel, config: AdapterConfig, folder: Path) -> PeftModel:
+    """With LoRA layers that have no weights yet, so that no rank fills memory."""
     try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore or train it again") from None
-    for key, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"{path}: tensor {key} holds NaN or infinity, so nothing it predicts can be "
-                f"trusted; train the adapter again (a lower learning rate may help)"
-            )
-    return weights
+        settings = config.for_peft([name for name, _ in model.named_modules()])
+        wanted = LoraConfig(**settings, inference_mode=True)
+        with quiet():
+            return get_peft_model(model, wanted, low_cpu_mem_usage=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / CONFIG_NAME} does not fit the backbone: {shown(error)}; pass base= with "
+            f"the one it was trained on"
+        ) from None
 
 
-def _head_size(weights: dict[str, Tensor], folder: Path) -> int:
+def _head_size(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> int:
     heads = [
-        tensor.shape[0]
-        for key, tensor in weights.items()
-        if "lora_" not in key and tensor.dim() == 2 and {"classifier", "score"} & {*key.split(".")}
+        shape[0]
+        for key, shape in sorted(shapes.items())
+        if "lora_" not in key and len(shape) == 2 and {"classifier", "score"} & {*key.split(".")}
     ]
     if not heads:
         raise ValueError(
             f"{folder} holds no trained classification head (classifier or score), so its labels "
             f"would be random; save it with task_type='SEQ_CLS' or modules_to_save=['classifier']"
         )
-    return int(heads[-1])
+    return heads[-1]
 
 
 def _check_labels(
@@ -186,7 +209,13 @@ def _check_labels(
             f"the head of {folder} has one output: a regression, which has no label to doubt; "
             f"an adapter with at least two classes is needed"
         )
+    if n_labels > MAX_LABELS:
+        raise ValueError(
+            f"the head of {folder} has {n_labels} outputs, at most {MAX_LABELS} are read"
+        )
     names = manifest.labels if manifest else labels or [f"LABEL_{i}" for i in range(n_labels)]
+    for i, name in enumerate(names):
+        check_label(name, f"labels[{i}]")
     if len(names) != n_labels or len(set(names)) != n_labels:
         raise ValueError(
             f"the head of {folder} has {n_labels} classes, but {len(set(names))} different labels "
@@ -195,28 +224,23 @@ def _check_labels(
     return tuple(names)
 
 
-def _find_base(folder: Path, base: str | Path | None, manifest: Manifest | None) -> Path:
+def _find_base(
+    folder: Path, base: str | Path | None, manifest: Manifest | None, config: AdapterConfig
+) -> Path:
     if base is not None:
         return find_backbone(base)
     if manifest is not None:
         return find_backbone(manifest.backbone.name, manifest.backbone.revision)
-    path = folder / "adapter_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore it from its source") from None
-    name = config.get("base_model_name_or_path")
-    if not name:
-        raise ValueError(f"{path} names no base model; pass base=")
-    return find_backbone(name, config.get("revision"))
+    if config.base_model_name_or_path is None:
+        raise ValueError(f"{folder / CONFIG_NAME} names no base model; pass base=")
+    return find_backbone(config.base_model_name_or_path, config.revision)
 
 
-def _check_keys(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
-    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    missing, extra = sorted(expected - set(weights)), sorted(set(weights) - expected)
+def _check_keys(expected: Collection[str], found: Collection[str], folder: Path) -> None:
+    missing, extra = sorted({*expected} - {*found}), sorted({*found} - {*expected})
     if missing or extra:
         raise ValueError(
-            f"{folder / 'adapter_model.safetensors'} does not fit adapter_config.json: "
-            f"{len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; "
-            f"check that this is the backbone it was trained on"
+            f"{folder / WEIGHTS_NAME} does not fit {CONFIG_NAME}: "
+            f"{len(missing)} tensors missing {shown(missing[:3])}, {len(extra)} unknown "
+            f"{shown(extra[:3])}; check that this is the backbone it was trained on"
         )

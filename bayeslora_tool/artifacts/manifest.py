@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,26 +13,33 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bayeslora_tool.artifacts.backbone import find_adapter, sha256
-from bayeslora_tool.settings import parse
+from bayeslora_tool.artifacts.backbone import HubName, Revision, find_adapter, sha256
+from bayeslora_tool.documents import read_document, shown
+from bayeslora_tool.settings import Label, parse
 
 FILE_NAME = "bayeslora.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 NOVELTY_FILE = "novelty.safetensors"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,255}$")]
+# Rounding may take a probability a hair over 1.
+Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+Variance = Annotated[float, Field(ge=0, le=0.25 + 1e-6)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+MAX_LABELS = 10_000
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BackboneRecord(_Part):
     """The backbone the adapter was trained on: hub name, commit, and SHA-256 of its files."""
 
-    name: str
-    revision: str | None
-    files: Annotated[dict[str, Sha256], Field(min_length=1)]
+    name: HubName
+    revision: Revision | None
+    files: Annotated[dict[FileName, Sha256], Field(min_length=1, max_length=1000)]
 
 
 class PosteriorRecord(_Part):
@@ -48,11 +57,11 @@ class Golden(_Part):
     seed 0; ``deterministic`` is the probability of the label in the pass without noise.
     """
 
-    text: str
-    label: str
-    deterministic: float
-    confidence: float
-    variance: float
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    label: Label
+    deterministic: Probability
+    confidence: Probability
+    variance: Variance
 
 
 class Offset(_Part):
@@ -82,7 +91,7 @@ class CalibrationRecord(_Part):
 
     temperature: Annotated[float, Field(gt=0)]
     offset: Offset
-    scored_by: str
+    scored_by: Annotated[str, Field(max_length=1000)]
     tau_conf: float
     tau_var: float
     tau_novelty: float | None
@@ -94,29 +103,31 @@ class CalibrationRecord(_Part):
     risk: float
     risk_bound: float
     out_of_scope: float | None
-    n_tuning: int
-    n_testing: int
-    data_sha256: dict[str, Sha256]
+    n_tuning: Count
+    n_testing: Count
+    data_sha256: Annotated[dict[FileName, Sha256], Field(max_length=100)]
 
 
 class Manifest(_Part):
     """The content of ``bayeslora.json``."""
 
     schema_version: Literal[1] = 1
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)]
     labels_sha256: Sha256  # see labels_fingerprint
     backbone: BackboneRecord
-    adapter_files: dict[str, Sha256]
+    adapter_files: Annotated[dict[FileName, Sha256], Field(max_length=10)]
     posterior: PosteriorRecord
-    golden_draws: Annotated[int, Field(ge=2)]
-    golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
+    golden_draws: Annotated[int, Field(ge=2, le=64)]
+    golden: Annotated[tuple[Golden, ...], Field(min_length=1, max_length=100)]
     metrics: dict[str, Any]
     recipe: dict[str, Any]
     calibration: CalibrationRecord | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``bayeslora.json`` into ``folder``."""
-        content = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        content = json.dumps(
+            self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False
+        )
         (folder / FILE_NAME).write_text(content + "\n", encoding="utf-8")
 
 
@@ -143,11 +154,12 @@ def find_adapter_folder(name_or_path: str | Path) -> Path:
                 f"./{name_or_path} for the folder, or rename it to have the bundled one"
             )
         return found
-    if not folder.is_dir():
+    if not os.path.isdir(name_or_path):  # unlike Path's, no error for a name no folder can have
         if str(name_or_path).count("/") != 1 or folder.is_absolute():
             raise FileNotFoundError(
-                f"no adapter {str(name_or_path)!r}: bundled are {', '.join(bundled)}; otherwise "
-                f"give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id (owner/name)"
+                f"no adapter {str(name_or_path)!r:.200}: bundled are {', '.join(bundled)}; "
+                f"otherwise give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id "
+                f"(owner/name)"
             )
         folder = find_adapter(str(name_or_path))
     for file in ADAPTER_FILES:
@@ -165,15 +177,12 @@ def read_manifest(folder: Path) -> Manifest | None:
         ValueError: Not JSON, an unknown or missing key, labels repeated or altered.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore it or train again") from None
-    manifest = parse(Manifest, content, source=str(path))
+    manifest = parse(Manifest, read_document(path), source=str(path), strict=True)
     if len(set(manifest.labels)) != len(manifest.labels):
-        raise ValueError(f"{path}: `labels` repeats a name: {manifest.labels}")
+        twice = next(name for name, n in Counter(manifest.labels).items() if n > 1)
+        raise ValueError(f"{path}: `labels` repeats a name: {twice!r:.80}")
     if labels_fingerprint(manifest.labels) != manifest.labels_sha256:
         raise ValueError(
             f"{path}: `labels` are not those of training, or in another order (their SHA-256 is "
@@ -203,7 +212,7 @@ def check_files(
     """
     for name, digest in recorded.items():
         if name not in found:
-            raise ValueError(f"{what} {folder} lacks {name}, which {FILE_NAME} records")
+            raise ValueError(f"{what} {folder} lacks {shown(name)}, which {FILE_NAME} records")
         if found[name] != digest:
             raise ValueError(
                 f"{what} file {folder / name} is not the one the adapter was trained with: SHA-256 "

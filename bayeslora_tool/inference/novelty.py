@@ -26,17 +26,22 @@ farther than 99 % of ordinary texts". Knows no model and no text.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bayeslora_tool.artifacts.manifest import NOVELTY_FILE
+from bayeslora_tool.artifacts.manifest import MAX_LABELS, NOVELTY_FILE
+from bayeslora_tool.artifacts.tensors import read_shapes, read_tensors
 
+VIEWS = {"middle", "tokens", "head"}  # see network.Pass
+MOST_HELD_OUT, WIDEST = 1_000_000, 8192
+REMEDY = "restore the file from its source, or train the adapter again"
 MANY_CLASSES = 10
 _SHRINKAGE = 0.01
 
@@ -106,22 +111,57 @@ class Novelty:
         """The inverse of :meth:`save`; None for an adapter that has no such file.
 
         Raises:
-            ValueError: The file is of another version.
+            ValueError: The file is damaged, of another version, or its parts do not fit together.
         """
-        if not (folder / NOVELTY_FILE).is_file():
+        path = folder / NOVELTY_FILE
+        if not os.path.lexists(path):
             return None
-        tensors = load_file(folder / NOVELTY_FILE)
-        held_out = tensors.pop("held_out")
-        views: dict[str, dict[str, Tensor]] = {}
-        for path, value in tensors.items():
-            name, key = path.split(".")
-            views.setdefault(name, {})[key] = value
-        if any(set(parts) != {f.name for f in fields(View)} for parts in views.values()):
+        shapes = read_shapes(path)
+        views = {key.split(".")[0] for key in shapes} - {"held_out"}
+        parts = {f"{name}.{f.name}" for name in views for f in fields(View)}
+        if not (views and views <= VIEWS and shapes.keys() == parts | {"held_out"}):
             raise ValueError(
-                f"{folder / NOVELTY_FILE} was fitted by another version of bayeslora_tool; train "
-                f"the adapter again, or use the version it came with"
+                f"{path} was fitted by another version of bayeslora_tool; train the adapter "
+                f"again, or use the version it came with"
             )
-        return cls({name: View(**parts) for name, parts in sorted(views.items())}, held_out)
+        n_held_out = (*shapes["held_out"], 0)[0]
+        fits = shapes["held_out"] == (n_held_out,) and 0 < n_held_out <= MOST_HELD_OUT
+        for name in views:
+            n_classes, d = (*shapes[f"{name}.means"], 0, 0)[:2]
+            expected = {"whitening": (d, d), "means": (n_classes, d), "usual": (2,)}
+            fits &= 0 < n_classes <= MAX_LABELS and 0 < d <= WIDEST
+            fits &= all(shapes[f"{name}.{key}"] == shape for key, shape in expected.items())
+        if not fits:
+            raise ValueError(f"{path} holds parts of shapes that do not fit; {REMEDY}")
+        tensors = read_tensors(path)
+        held_out = tensors["held_out"]
+        if not (held_out[1:] >= held_out[:-1]).all():
+            raise ValueError(f"{path}: `held_out` is not in ascending order; {REMEDY}")
+        return cls(
+            {
+                name: View(**{f.name: tensors[f"{name}.{f.name}"] for f in fields(View)})
+                for name in sorted(views)
+            },
+            held_out,
+        )
+
+    def check_fit(self, features: Mapping[str, Tensor], n_classes: int) -> None:
+        """Refuse to measure what was not fitted.
+
+        Args:
+            features: Of any text, by name of the view.
+            n_classes: Of the classifier.
+
+        Raises:
+            ValueError: Other classes or wider features than those of the training texts.
+        """
+        for name, view in self.views.items():
+            expected = (n_classes, features[name].shape[1])
+            if view.means.shape != expected:
+                raise ValueError(
+                    f"{NOVELTY_FILE} was fitted to (classes, width) {tuple(view.means.shape)} of "
+                    f"the view {name!r}, this adapter has {expected}; {REMEDY}"
+                )
 
 
 def fit_novelty(

@@ -5,23 +5,23 @@ Read from a scenario file or made from labelled texts. Knows no model and no gra
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from bayeslora_tool.documents import from_json, read_text, yaml_lines
 from bayeslora_tool.policy import Probability
 from bayeslora_tool.prediction import unknown_label
-from bayeslora_tool.settings import UniqueKeyLoader, parse, read_utf8
-from bayeslora_tool.text import check_text
+from bayeslora_tool.settings import Label, parse
+from bayeslora_tool.text import check_label, check_text
 from bayeslora_tool.training.dataset import LabelledText
 
 _CONFIG = ConfigDict(extra="forbid")
+LONGEST_JSONL = 16_000_000  # bytes; some ten thousand scenarios
 _DECISIONS = "expected approve, reject, {edit: LABEL} or {respond: WORDS}"
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -66,7 +66,7 @@ def _decision(value: object) -> object:
     if isinstance(value, Mapping) and len(value) == 1:
         ((kind, words),) = value.items()
         if kind in ("edit", "respond") and isinstance(words, str) and words.strip():
-            return dict(value)
+            return {kind: check_label(words, "it") if kind == "edit" else words}
     raise ValueError(_DECISIONS)
 
 
@@ -91,9 +91,9 @@ class Scenario:
 
     id: Words
     text: Words
-    gold: Words | None
-    clarifications: tuple[Words, ...] = ()
-    reviews: tuple[ReviewScript, ...] = ()
+    gold: Label | None
+    clarifications: Annotated[tuple[Words, ...], Field(max_length=1000)] = ()
+    reviews: Annotated[tuple[ReviewScript, ...], Field(max_length=1000)] = ()
 
     def check_labels(self, labels: Sequence[str], where: str) -> None:
         """Refuse a label outside ``labels``.
@@ -137,8 +137,6 @@ def read_scenarios(path: str | Path, *, labels: Sequence[str] = ()) -> ScenarioF
             text, an id that occurs twice, an unknown label, or no scenarios; names file and line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
     settings: dict[str, Any] = {}
     rows: Iterable[tuple[int, object]]
     if path.suffix in (".yaml", ".yml"):
@@ -147,17 +145,19 @@ def read_scenarios(path: str | Path, *, labels: Sequence[str] = ()) -> ScenarioF
         rows = _jsonl_rows(path)
     else:
         raise ValueError(
-            f"{path.name}: unknown file type {path.suffix!r}; scenarios stand in .yaml, .yml or "
-            f".jsonl, labelled texts in .tsv or .csv"
+            f"{path.name}: unknown file type {path.suffix!r:.20}; scenarios stand in .yaml, .yml "
+            f"or .jsonl, labelled texts in .tsv or .csv"
         )
     for key, kind in (("reviewer", Reviewer), ("prices", Prices)):
-        parse(kind, settings.get(key, {}), source=f"{path.name}, `{key}`")
+        parse(kind, settings.get(key, {}), source=f"{path.name}, `{key}`", strict=True)
     scenarios, lines = [], dict[str, int]()
     for line, row in rows:
         where = f"{path.name}, line {line}"
-        scenario: Scenario = parse(Scenario, row, source=where)
+        scenario: Scenario = parse(Scenario, row, source=where, strict=True)
         if scenario.id in lines:
-            raise ValueError(f"{where}: id {scenario.id!r} stands in line {lines[scenario.id]} too")
+            raise ValueError(
+                f"{where}: id {scenario.id!r:.80} stands in line {lines[scenario.id]} too"
+            )
         lines[scenario.id] = line
         if labels:
             scenario.check_labels(labels, where)
@@ -186,34 +186,19 @@ def scenarios_from_labelled(
 
 
 def _yaml_rows(path: Path) -> tuple[dict[str, Any], list[tuple[int, object]]]:
-    loader = UniqueKeyLoader(read_utf8(path))
-    try:
-        node = loader.get_single_node()
-        content = loader.construct_document(node) if node is not None else None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not YAML: {error}") from None
-    finally:
-        loader.dispose()
+    content, lines = yaml_lines(read_text(path), path.name)
     keys = ("scenarios", "reviewer", "prices")
     if not isinstance(content, dict) or not isinstance(content.get("scenarios"), list):
         raise ValueError(f"{path.name}: expected a mapping with a list under `scenarios`")
     for key in content:
         if key not in keys:
-            raise ValueError(f"{path.name}: unknown key {key!r}; valid keys: {', '.join(keys)}")
-    assert node is not None
-    lines = next(
-        [item.start_mark.line + 1 for item in value.value]
-        for key, value in node.value
-        if key.value == "scenarios"
-    )
+            raise ValueError(f"{path.name}: unknown key {key!r:.80}; valid keys: {', '.join(keys)}")
     rows = content.pop("scenarios")
-    return content, list(zip(lines, rows, strict=True))
+    return content, list(zip(lines["scenarios"], rows, strict=True))
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
-    for line, content in enumerate(read_utf8(path).split("\n"), start=1):
+    text = read_text(path, limit=LONGEST_JSONL)
+    for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
-            try:
-                yield line, json.loads(content)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path.name}, line {line}: not JSON ({error})") from None
+            yield line, from_json(content, f"{path.name}, line {line}")

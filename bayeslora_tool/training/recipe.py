@@ -10,19 +10,22 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from bayeslora_tool.artifacts.manifest import Manifest
-from bayeslora_tool.settings import parse, read_yaml
+from bayeslora_tool.artifacts.adapter_config import Names, Rank
+from bayeslora_tool.artifacts.backbone import HubName, Revision
+from bayeslora_tool.artifacts.manifest import FILE_NAME, MAX_LABELS, Manifest
+from bayeslora_tool.settings import Label, parse, read_settings
 from bayeslora_tool.text import normal_text
 from bayeslora_tool.training.dataset import LabelledText, read_labelled
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Column = Annotated[str, Field(max_length=200)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Recipe:
     """How to train an adapter; ``configs/recipes/`` holds those of the bundled ones.
 
@@ -50,19 +53,19 @@ class Recipe:
         card: What the model card says of data, licence and limits (Markdown).
     """
 
-    backbone: str = DEFAULT_BACKBONE
-    revision: str | None = DEFAULT_REVISION
-    labels: dict[str, str] | None = None
-    text_column: str = "text"
-    label_column: str = "label"
-    rank: Count = 16
+    backbone: HubName = DEFAULT_BACKBONE
+    revision: Revision | None = DEFAULT_REVISION
+    labels: Annotated[dict[Column, Label], Field(max_length=MAX_LABELS)] | None = None
+    text_column: Column = "text"
+    label_column: Column = "label"
+    rank: Rank = 16
     alpha: Count = 32
-    target_modules: str | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[Names, Field(min_length=1)] = "all-linear"
     dropout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     placement: Literal["rank", "input"] = "rank"
     scope: Literal["sequence", "token"] = "sequence"
     learning_rate: Positive = 1e-3
-    head_learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4e-3
+    head_learning_rate: Annotated[float, Field(ge=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     group_by_length: bool = False
@@ -71,8 +74,8 @@ class Recipe:
     batch_size: Count = 32
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.06
     max_tokens: Count = 128
-    seed: Annotated[int, Field(ge=0)] = 0
-    card: str = "Data, licence and limits: to be filled in."
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    card: Annotated[str, Field(max_length=100_000)] = "Data, licence and limits: to be filled in."
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -82,8 +85,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         ValueError: Unknown name or key, value out of range.
         FileNotFoundError: No such file.
     """
-    content, source = read_yaml(name_or_path, kind="recipes")
-    return parse(Recipe, content, source=f"recipe {source}")
+    content, source = read_settings(name_or_path, kind="recipes")
+    return parse(Recipe, content, source=f"recipe {source}", strict=True)
 
 
 def read_as_trained(
@@ -101,7 +104,8 @@ def read_as_trained(
         text_column: Instead of the adapter's.
         label_column: Instead of the adapter's.
     """
-    recipe = Recipe(**manifest.recipe) if manifest else Recipe()
+    trained = manifest.recipe if manifest else {}
+    recipe = parse(Recipe, trained, source=f"`recipe` of {FILE_NAME}", strict=True)
     return read_labelled(
         path,
         text_column=text_column or recipe.text_column,

@@ -81,6 +81,9 @@ class TestRefuses:
         other = shutil.copytree(tiny_backbone, tmp_path / "other")
         file = other / "config.json"
         file.write_text(file.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "tanh"'))
+        with pytest.raises(ValueError, match=r"config\.json is not the one"):
+            load(adapter_copy, base=other)
+        edit_manifest(adapter_copy, lambda m: m["backbone"]["files"].pop("config.json"))
         with pytest.raises(ValueError, match=r"golden prediction differs.*configuration"):
             load(adapter_copy, base=other)
 

@@ -51,7 +51,7 @@ class TestScenarioFiles:
             ("{id: 7, text: x, gold: null}", "`id` (=7)"),
             ("{id: b, text: ' ', gold: null}", "only whitespace"),
             ("{id: b, text: x, gold: null, clarifications: more}", "`clarifications`"),
-            ("text", "Input should be a dictionary"),
+            ("text", "Input should be an object"),
         ],
     )  # fmt: skip
     def test_bad_scenarios_are_refused_with_file_and_line(
@@ -75,7 +75,7 @@ class TestScenarioFiles:
             ("a.yaml", "scenarios: []\nreviewer: {error_rate: 2}", "`error_rate` (=2)"),
             ("a.yaml", "scenarios: []\nreviewer:\n", "`reviewer` is not valid"),
             ("a.jsonl", '{"id": "a"}\n{', "a.jsonl, line 1"),
-            ("a.jsonl", "\n{", "a.jsonl, line 2: not JSON"),
+            ("a.jsonl", "\n{", "a.jsonl, line 2 is not JSON"),
             ("a.txt", "x", "unknown file type '.txt'"),
             ("a.yaml", "scenarios: [{id: a}]\nscenarios: [{id: b}]", "'scenarios' comes twice"),
             ("a.yaml", "scenarios: [{id: a, text: x, text: y}]", "'text' comes twice"),
