@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 from uuid import uuid4
 
+from bayeslora_tool.graphs.question import answer_to
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -26,17 +27,15 @@ from bayeslora_tool.graphs.state import (
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import interrupt
 
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.review.answers import read_review
+from bayeslora_tool.review.answers import Review
 from bayeslora_tool.review.clarification import (
     Ask,
     clarification_request,
     default_question,
     put_question,
-    read_clarification,
     why_declined,
     why_not_asked,
 )
@@ -139,7 +138,7 @@ def build_gate(
             )
         # A thread may have held another text before; nothing of it may reach this one.
         fresh: dict[str, Any] = dict.fromkeys(
-            ("prediction", "route", "question", "problem", "outcome", "result")
+            ("prediction", "route", "question", "outcome", "result")
         )
         fresh |= {"text": text, "failure": failure, "key": uuid4().hex, "clarifications": []}
         return fresh
@@ -173,7 +172,7 @@ def build_gate(
         return {"route": said, "question": question}
 
     def settled(state: EscalationState, outcome: Outcome) -> dict[str, Any]:
-        return {"problem": None, "outcome": outcome} | settle(state, outcome)
+        return {"outcome": outcome} | settle(state, outcome)
 
     def proceed(state: EscalationState) -> dict[str, Any]:
         assert state["prediction"] is not None
@@ -185,16 +184,10 @@ def build_gate(
 
     def clarify(state: EscalationState) -> dict[str, Any]:
         question = state["question"] or ""
-        request = clarification_request(
-            text=full_text(state), question=question, problem=state["problem"]
-        )
-        answer = interrupt(request)
-        try:
-            words, declined = read_clarification(answer, request)
-        except ValueError as error:
-            return {"problem": str(error)}
+        request = clarification_request(text=full_text(state), question=question)
+        words, declined = answer_to(request, "clarification")
         said = Clarification(question=question, answer=words, declined=declined)
-        return {"problem": None, "clarifications": [*state["clarifications"], said]}
+        return {"clarifications": [*state["clarifications"], said]}
 
     def escalate(state: EscalationState) -> dict[str, Any]:
         assert state["route"] is not None
@@ -203,27 +196,19 @@ def build_gate(
             text=full_text(state),
             prediction=prediction,
             reason=state["route"]["reason"],
-            problem=state["problem"],
+            labels=known or (tuple(prediction["probabilities"]) if prediction else ()),
         )
-        answer = interrupt(request)
-        labels = known or (tuple(prediction["probabilities"]) if prediction else ())
-        try:
-            review = read_review(answer, request, labels)
-        except ValueError as error:
-            return {"problem": str(error)}
+        review: Review = answer_to(request, "review")
         decision: Literal["proceed", "reject", "respond"] = (
             review.type if review.type in ("reject", "respond") else "proceed"
         )
         return settled(state, _outcome(state, decision, review.label, "human", review.message))
 
     def after_clarify(state: EscalationState) -> str:
-        if state["problem"]:
-            return "clarify"
         return "decide" if state["clarifications"][-1]["declined"] else "score"
 
     def after_escalate(state: EscalationState) -> str:
-        if state["outcome"] is None:
-            return "escalate"
+        assert state["outcome"] is not None
         return "act" if act and state["outcome"]["decision"] == "proceed" else END
 
     graph = StateGraph(schemas[0], input_schema=schemas[1], output_schema=schemas[2])
@@ -245,10 +230,8 @@ def build_gate(
         graph.add_node("stop", stop, input_schema=schemas[0])
         graph.add_edge("stop", END)
     graph.add_conditional_edges("decide", lambda state: state["route"]["action"], routes)
-    graph.add_conditional_edges("clarify", after_clarify, ["clarify", "score", "decide"])
-    graph.add_conditional_edges(
-        "escalate", after_escalate, ["escalate", *(["act"] if act else []), END]
-    )
+    graph.add_conditional_edges("clarify", after_clarify, ["score", "decide"])
+    graph.add_conditional_edges("escalate", after_escalate, [*(["act"] if act else []), END])
     if act is not None:
         graph.add_node("act", act)
         graph.add_edge("act", END)

@@ -46,9 +46,10 @@ from bayeslora_tool.graphs.record import (
 )
 from bayeslora_tool.graphs.script import Script, arun, call, run
 from bayeslora_tool.graphs.state import EscalationInput
-from bayeslora_tool.graphs.thread import ThreadError, ThreadView, claim
+from bayeslora_tool.graphs.thread import NO_ANSWER, ThreadError, ThreadView, claim
 from bayeslora_tool.graphs.workflow import WorkflowInput
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import NULL_TASK_ID
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
 from langgraph.pregel import Pregel
@@ -144,13 +145,14 @@ def resume(
         options: For ``graph.invoke``.
 
     Returns:
-        The state. An answer that the graph does not understand is asked for again, under a new id.
-        Tools that broke off beside the one that waited run again, too.
+        The state. Arguments that a reviewer gives a tool and that it does not accept are asked for
+        again, under a new id. Tools that broke off beside the one that waited run again, too.
 
     Raises:
         ThreadError: ``unknown``, ``not pending``, ``foreign`` or ``busy``; then no answer was
             taken, unless the message says so.
-        ValueError: As for :func:`start`, or ``answers`` is empty; again, none was taken.
+        ValueError: As for :func:`start`, or ``answers`` is empty or holds one that makes no sense
+            to its question; again, none was taken.
         TypeError: ``answers`` is not a mapping, or ``durability`` is given.
     """
     return run(_resume(graph, config, answers, options, takeover))
@@ -178,7 +180,9 @@ def _resume(
     def check(view: ThreadView) -> None:
         view.check_answers(answers)
         for name, answer in answers.items():
-            _check_storable(graph, f"the answer to {name}", answer)
+            # As it will be written: what wraps it may be the one level too many.
+            _check_storable(graph, f"the answer to {name}", claim(answer, ""))
+        view.check_sense(answers)
 
     def work(view: ThreadView) -> Script[State]:
         by = uuid4().hex
@@ -222,6 +226,9 @@ def _recover(
     graph: Graph, config: RunnableConfig, options: dict[str, Any], takeover: bool
 ) -> Script[State]:
     def work(view: ThreadView) -> Script[State]:
+        if view.has_old_answer:
+            where = view.snapshot.config
+            yield from call(_saver(graph), "put_writes", where, [NO_ANSWER], NULL_TASK_ID)
         state = yield from _invoke(graph, None, config, options)
         for _ in range(_MOST_QUESTIONS):
             owed = (yield from _view(graph, config)).owed(state)

@@ -71,9 +71,6 @@ class EscalationState(EscalationInput):
 
     route: Route | None
     question: str | None
-    problem: str | None
-    """Why the last answer of user or reviewer was not understood and is asked for again."""
-
     outcome: Outcome | None
     result: Any
     """What ``act`` returned."""

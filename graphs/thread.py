@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypedDict
 
+from langgraph._internal._constants import NULL_TASK_ID
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import INTERRUPT
+from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.types import Command, StateSnapshot
+
+from bayeslora_tool.review.answer_types import check_answer
 
 Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "foreign", "busy"]
 _CHANNEL = "__bayeslora_claim__"
@@ -45,6 +48,10 @@ class Claim(TypedDict):
     answer: Any
 
 
+NO_ANSWER = (RESUME, None)
+"""To be written for the task ``NULL_TASK_ID``, in place of an answer that came without an id."""
+
+
 def claim(answer: Any, by: str) -> list[tuple[str, Claim]]:
     """What to write under the interrupt's id, beside the thread's newest checkpoint."""
     return [(_CHANNEL, Claim(by=by, answer=answer))]
@@ -58,6 +65,8 @@ class ThreadView:
         claims: By interrupt id.
         waiting: The request of each interrupt that has no answer.
         broken: Whether something else than an answer is missing.
+        has_old_answer: Whether somebody has answered without an id, by ``graph.invoke``. LangGraph
+            keeps that, heard or not, and would hand it to the next question.
         foreign: The ids of interrupts that the checkpointer holds and the graph does not know.
         broke_off_elsewhere: Whether the last run broke off in a graph with other steps.
     """
@@ -76,7 +85,11 @@ class ThreadView:
         self.claims: Mapping[str, Claim] = {
             name: value for name, channel, value in writes if channel == _CHANNEL
         }
+        self.has_old_answer = any(
+            task == NULL_TASK_ID and channel == RESUME for task, channel, _ in writes
+        )
         self.waiting: dict[str, Any] = {}
+        self._schemas: dict[str, Any] = {}
         self.broken = False
         self._look(snapshot)
         known = {task.id for task in snapshot.tasks}
@@ -114,6 +127,7 @@ class ThreadView:
                 continue
             waiting = {i.id: i.value for i in task.interrupts if i.id not in self.claims}
             self.waiting |= waiting
+            self._schemas |= {i.id: i.response_schema for i in task.interrupts}
             self.broken |= not waiting
 
     def owed(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +176,14 @@ class ThreadView:
                     f"no interrupt {name!r:.60} waits for an answer: it was answered already or "
                     f"never asked; pending are: {', '.join(self.waiting) or 'none'}",
                 )
+
+    def check_sense(self, answers: Mapping[str, Any]) -> None:
+        """Refuse what is no answer to its question, as far as the question is one of ours."""
+        for name, answer in answers.items():
+            try:
+                check_answer(self.waiting[name], self._schemas[name], answer)
+            except ValueError as error:
+                raise ValueError(f"the answer to {name} was not taken: {error}") from None
 
     def check_taken(self, answers: Mapping[str, Any], by: str) -> None:
         """Refuse to go on unless every claim is the caller's own."""

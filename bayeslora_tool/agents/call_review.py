@@ -7,23 +7,29 @@ made for it work here; an edit may change nothing but valid arguments.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
+from langchain_core.utils.json_schema import dereference_refs
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.types import Command, interrupt
+from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
-from bayeslora_tool.review.answers import read_decision, read_edit
-from bayeslora_tool.review.requests import DecisionType, ask_human
+from bayeslora_tool.graphs.question import answer_to
+from bayeslora_tool.review.answers import Decision
+from bayeslora_tool.review.requests import ask_about, asked_again, hitl_request, tool_approval
 
 Result = ToolMessage | Command[Any]
-T = TypeVar("T")
 
-_ALLOWED: list[DecisionType] = ["approve", "edit", "reject", "respond"]
+_ANSWER_SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "string", "pattern": r"\S"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
 _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
@@ -35,22 +41,50 @@ _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def review_call(request: ToolCallRequest, lines: list[str]) -> ToolCallRequest | ToolMessage:
-    """Interrupt for one call until a reviewer's answer makes sense.
+def review_calls(doubtful: Sequence[tuple[ToolCall, Sequence[str]]]) -> list[Decision]:
+    """Interrupt once for several calls, each with what the reviewer reads; no edit is checked."""
+    asked = (ask_about(call["name"], call["args"], lines) for call, lines in doubtful)
+    decisions: list[Decision] = answer_to(hitl_request(*asked), "decisions")
+    return decisions
+
+
+def review_call(
+    request: ToolCallRequest,
+    lines: Sequence[str],
+    *,
+    per_call: bool,
+    problem: str | None = None,
+) -> ToolCallRequest | ToolMessage:
+    """Interrupt for one call, and again where the tool would not take a reviewer's arguments.
 
     Args:
         request: The call. Nothing may have happened before: the caller runs again on resume.
         lines: What the reviewer reads.
+        per_call: Ask with a ``ToolApprovalRequest``, not a ``HITLRequest``.
+        problem: What the tool would not take, if this asks again.
 
     Returns:
         The call to run, or what the model hears in place of the tool's result.
     """
     call = request.tool_call
-    return _ask_until(call, lines, lambda answer, asked: _obeyed(answer, asked, request))
+    shown = _schema(request.tool)
+    # A re-run replays the answers so far in their order and so comes to the same question.
+    while True:
+        if per_call:
+            asked = tool_approval(call, lines)
+        else:
+            asked = hitl_request(ask_about(call["name"], call["args"], lines))
+        if problem is not None:
+            asked = asked_again(asked, problem)
+        (decision,) = answer_to(asked, "decisions", shown)
+        try:
+            return instead(call, decision) or with_args(request, decision["args"])
+        except ValueError as error:
+            problem = str(error)
 
 
-def review_answer(call: ToolCall, lines: list[str]) -> str:
-    """Interrupt for a model's final answer until a reviewer's answer makes sense.
+def review_answer(call: ToolCall, lines: Sequence[str]) -> str:
+    """Interrupt for a model's final answer.
 
     Args:
         call: From ``dialogue.final_answer``.
@@ -59,40 +93,46 @@ def review_answer(call: ToolCall, lines: list[str]) -> str:
     Returns:
         What the user gets to read.
     """
-    original: str = call["args"]["answer"]
-
-    def read(answer: object, asked: Mapping[str, Any]) -> str:
-        decision, kind, message = read_decision(answer, asked)
-        if kind == "approve":
-            return original
-        if kind == "respond":
-            return message or ""
-        if kind == "reject":
-            return f"A reviewer withheld this answer.{_reason(message)}"
-        shape = f'{{"name": "{call["name"]}", "args": {{"answer": "..."}}}}'
-        shape = f'{{"type": "edit", "edited_action": {shape}}}'
-        args = read_edit(decision, call["name"], shape)
-        text = args.get("answer")
-        if args.keys() != {"answer"} or not isinstance(text, str) or not text.strip():
-            raise ValueError(f"an edit must give `answer` some text and nothing else; send {shape}")
-        return text
-
-    return _ask_until(call, lines, read)
+    asked = hitl_request(ask_about(call["name"], call["args"], lines, args_schema=_ANSWER_SCHEMA))
+    decision: Decision = answer_to(asked, "rewriting")
+    if decision["type"] == "reject":
+        return f"A reviewer withheld this answer.{_reason(decision['message'])}"
+    if decision["type"] == "respond":
+        return decision["message"] or ""
+    text: str = (decision["args"] or call["args"])["answer"]
+    return text
 
 
-def _ask_until(
-    call: ToolCall, lines: list[str], read: Callable[[object, Mapping[str, Any]], T]
-) -> T:
-    """What ``read`` makes of the first answer over which it raises no ValueError."""
-    problem = None
-    # A re-run replays the answers so far in their order and so comes to the same question.
-    while True:
-        asked = ask_human(call["name"], call["args"], _ALLOWED, lines, problem)
-        answer = interrupt(asked)
-        try:
-            return read(answer, asked)
-        except ValueError as error:
-            problem = str(error)
+def instead(call: ToolCall, decision: Decision) -> ToolMessage | None:
+    """What the model hears in place of the tool's result; None if the call is to run."""
+    if decision["type"] == "respond":
+        return answer_call(call, decision["message"] or "", "success")
+    if decision["type"] == "reject":
+        return answer_call(
+            call,
+            f"A reviewer rejected this call of `{call['name']}`, so it was not run. Do not make it "
+            f"again unless the user asks for it.{_reason(decision['message'])}",
+            "error",
+        )
+    return None
+
+
+def with_args(request: ToolCallRequest, args: dict[str, Any] | None) -> ToolCallRequest:
+    """The same call with a reviewer's arguments, if they gave some.
+
+    Raises:
+        ValueError: The tool would not take them.
+    """
+    if args is None:
+        return request
+    try:
+        _check_args(request.tool, args)
+    except ValueError:
+        raise
+    except Exception as error:  # a schema or a validator that breaks may not break the thread
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the arguments cannot be checked ({why})") from None
+    return request.override(tool_call={**request.tool_call, "args": args})
 
 
 def _reason(message: str | None) -> str:
@@ -141,33 +181,19 @@ def _noted(message: ToolMessage, note: str) -> ToolMessage:
     return message.model_copy(update={"content": content})
 
 
-def _obeyed(
-    answer: object, asked: Mapping[str, Any], request: ToolCallRequest
-) -> ToolCallRequest | ToolMessage:
-    call = request.tool_call
-    decision, kind, message = read_decision(answer, asked)
-    if kind == "approve":
-        return request
-    if kind == "edit":
-        edited = f'{{"name": "{call["name"]}", "args": {{...}}}}'
-        shape = f'{{"type": "edit", "edited_action": {edited}}}'
-        args = read_edit(decision, call["name"], shape)
-        try:
-            _check_args(request.tool, args)
-        except ValueError:
-            raise
-        except Exception as error:  # a schema or a validator that breaks may not break the thread
-            why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"the arguments cannot be checked ({why})") from None
-        return request.override(tool_call={**call, "args": args})
-    if kind == "respond":
-        return answer_call(call, message or "", "success")
-    return answer_call(
-        call,
-        f"A reviewer rejected this call of `{call['name']}`, so it was not run. Do not make it "
-        f"again unless the user asks for it.{_reason(message)}",
-        "error",
-    )
+def _schema(tool: BaseTool | None) -> dict[str, Any] | None:
+    """JSON schema of what a model may send, to be shown; None if there is none to be had."""
+    try:
+        schema: Any = tool.tool_call_schema if tool is not None else None
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            schema = schema.model_json_schema()
+        if not isinstance(schema, dict):
+            return None
+        # Pydantic looks for references in its own definitions and nowhere else.
+        shown = {k: v for k, v in dereference_refs(schema).items() if k != "$defs"}
+        return None if "'$ref'" in str(shown) else shown
+    except Exception:  # edits of such a tool are refused, with the reason
+        return None
 
 
 def _check_args(tool: BaseTool | None, args: Mapping[Any, Any]) -> None:
@@ -176,9 +202,6 @@ def _check_args(tool: BaseTool | None, args: Mapping[Any, Any]) -> None:
     Arguments that the tool hides from the model (an injected user id) are unknown here, too. Of a
     tool with a JSON schema (MCP), the names and the outer types are checked.
     """
-    for key in args:
-        if not isinstance(key, str):
-            raise ValueError(f"argument names must be str, got {key!r:.80}")
     schema: Any = tool.tool_call_schema if tool is not None else None
     model = schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
     shape = model.model_json_schema() if model else schema

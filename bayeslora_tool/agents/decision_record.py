@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from langchain_core.messages import ToolCall
 
@@ -33,15 +33,8 @@ class DecisionRecord(TypedDict):
     prediction: dict[str, Any] | None
     """``Prediction.to_dict()``, None if there is no score."""
 
-
-UNSCORED = DecisionRecord(
-    action="escalate",
-    reason="The gate has not scored this call: it was added or changed after the gate saw the "
-    "model's message. List the gate first in `middleware`.",
-    failure=None,
-    text=None,
-    prediction=None,
-)
+    approved: NotRequired[bool]
+    """A reviewer has let this very call run."""
 
 
 def decision_record(text: str, scored: Mapping[str, Any], policy: Policy) -> DecisionRecord:
@@ -79,9 +72,9 @@ def escalated(record: DecisionRecord, reason: str, failure: str | None) -> Decis
     return {**record, "action": "escalate", "reason": both, "failure": failure}
 
 
-def fingerprint(call: ToolCall) -> str:
-    """Of the whole call: a record holds for nothing but what was scored."""
-    return _sha256(repr((call["id"], call["name"], call["args"])))
+def fingerprint(call: ToolCall, message: str | None) -> str:
+    """Of the whole call and its message's id: a record holds for nothing but what was scored."""
+    return _sha256(repr((message, call["id"], call["name"], call["args"])))
 
 
 def review_lines(record: DecisionRecord) -> list[str]:

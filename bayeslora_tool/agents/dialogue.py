@@ -57,6 +57,39 @@ def pending_calls(messages: Sequence[AnyMessage]) -> list[ToolCall]:
     return []
 
 
+def with_answers(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """The conversation as models take it: no call without an answer.
+
+    A run that was given up, or thrown away by a new message, leaves such calls.
+    """
+    whole: list[AnyMessage] = []
+    for i, message in enumerate(messages):
+        whole.append(message)
+        if not isinstance(message, AIMessage):
+            continue
+        answered = set()
+        for later in messages[i + 1 :]:
+            if isinstance(later, AIMessage):
+                break
+            if isinstance(later, ToolMessage):
+                answered.add(later.tool_call_id)
+        whole += [_left(call) for call in message.tool_calls if call["id"] not in answered]
+    return whole
+
+
+def _left(call: ToolCall) -> ToolMessage:
+    why = (
+        "Not run: the turn was given up before this call was settled. If it did start, what came "
+        "of it is not known; find out before you make it again."
+    )
+    return ToolMessage(why, name=call["name"], tool_call_id=call["id"] or "", status="error")
+
+
+def message_id(messages: Sequence[AnyMessage]) -> str | None:
+    """The id of the model's last message."""
+    return next((m.id for m in reversed(messages) if isinstance(m, AIMessage)), None)
+
+
 def final_answer(messages: Sequence[AnyMessage]) -> ToolCall | None:
     """The model's last message as a call of ``final_answer``, if it ends the turn.
 

@@ -1,8 +1,7 @@
 """What the gates of ``middleware.py`` share: score what the model wants and keep the record.
 
-Scoring and asking lie in two steps of the agent. ``after_model`` scores and keeps the records in
-the agent's private state; a later step reads them and may interrupt. LangGraph runs an interrupted
-step again from its top, but never a finished one: nothing is scored twice.
+``after_model`` scores and keeps the records in the agent's private state. LangGraph runs a step
+that asks a person again from its top: what was scored in the same step goes through ``once``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.agents.decision_record import (
     EVENT,
-    UNSCORED,
     DecisionRecord,
     decision_record,
     escalated,
@@ -27,7 +25,15 @@ from bayeslora_tool.agents.decision_record import (
     fingerprint,
     log_decision,
 )
-from bayeslora_tool.agents.dialogue import declined, question_to_user, times_asked, user_request
+from bayeslora_tool.agents.dialogue import (
+    declined,
+    message_id,
+    question_to_user,
+    times_asked,
+    user_request,
+    with_answers,
+)
+from bayeslora_tool.graphs.once import aonce, once
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -46,7 +52,8 @@ from bayeslora_tool.review.clarification import (
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState
-    from langchain.agents.middleware.types import ModelRequest, PrivateStateAttr, hook_config
+    from langchain.agents.middleware.types import ModelRequest, PrivateStateAttr
+    from langchain.agents.middleware.types import hook_config as hook_config
 except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
 
@@ -56,6 +63,9 @@ class GateState(AgentState[Any]):
 
     uncertainty_gate: NotRequired[Annotated[dict[str, dict[str, DecisionRecord]], PrivateStateAttr]]
     """By the gate's name and the call's fingerprint, for the calls of the last model message."""
+
+    edited_calls: NotRequired[Annotated[dict[str, dict[str, Any]], PrivateStateAttr]]
+    """A reviewer's arguments, by the fingerprint of the model's own call; all gates share it."""
 
 
 class Gate(AgentMiddleware[GateState, Any, Any]):
@@ -74,7 +84,8 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             two likeliest labels. To any question, "neither" and its like bring a reviewer.
         timeout: Seconds, > 0, after which a score that has not come is given up and its call
             escalated; None waits. A ``predict`` that hangs keeps its thread until it returns.
-        name: Tells two gates of one agent apart.
+        name: Of the gate's steps, and what its records are kept under: two gates of one agent need
+            two. By default, that of the class.
 
     Raises:
         TypeError, ValueError: An argument of the wrong kind or out of range.
@@ -110,39 +121,46 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> Any:
-        """Call the model, unless the gate could not do its work."""
+        """Call the model, unless the gate could not do its work.
+
+        A call that was left without an answer gets one, or the model's provider would refuse.
+        """
         self._check_request(request)
-        return handler(request)
+        return handler(request.override(messages=with_answers(request.messages)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """:meth:`wrap_model_call` for async runs."""
         self._check_request(request)
-        return await handler(request)
+        return await handler(request.override(messages=with_answers(request.messages)))
 
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
         """Score the pending calls; end the turn if the user must be asked."""
-        calls, texts = self._to_score(state)
-        scores = {text: self._score(text) for text in _unique(texts)}
-        update, events = self._route(state, calls, _paired(texts, scores))
-        for event in events:
-            with suppress(RuntimeError):  # outside of a run there is nobody to tell
-                dispatch_custom_event(EVENT, event)
-        return update
+        return self._judge(state)
 
     @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
         """:meth:`after_model` for async runs."""
+        return await self._ajudge(state)
+
+    def _judge(self, state: GateState) -> dict[str, Any]:
+        calls, texts = self._to_score(state)
+        scores = {text: self._score(text) for text in _unique(texts)}
+        update, events = self._route(state, calls, _paired(texts, scores))
+        for event in events:
+            _tell(event)
+        return update
+
+    async def _ajudge(self, state: GateState) -> dict[str, Any]:
         calls, texts = self._to_score(state)
         unique = _unique(texts)
         judged = await asyncio.gather(*map(self._ascore, unique))
         scores = dict(zip(unique, judged, strict=True))
         update, events = self._route(state, calls, _paired(texts, scores))
         for event in events:
-            with suppress(RuntimeError):
-                await adispatch_custom_event(EVENT, event)
+            await _atell(event)
         return update
 
     @abstractmethod
@@ -150,33 +168,60 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         """Raise ValueError for an agent that cannot be gated as asked."""
 
     @abstractmethod
-    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
+    def _calls(self, state: GateState) -> list[ToolCall]:
         """What to gate, as calls."""
 
     @abstractmethod
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
         """Messages that take back what the model wants, before the user is asked."""
 
-    def _record(self, state: Any, call: ToolCall) -> DecisionRecord:
-        records = state.get("uncertainty_gate", {}).get(self.name, {})
-        record: DecisionRecord = records.get(fingerprint(call), UNSCORED)
-        return record
+    def _records(self, state: Any) -> dict[str, DecisionRecord]:
+        records: dict[str, DecisionRecord] = state.get("uncertainty_gate", {}).get(self.name, {})
+        return records
 
     def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[str | DecisionRecord]]:
         """The calls to gate, and each one's text, or its record if it has none."""
-        calls = self._calls(state["messages"])
-        texts: list[str | DecisionRecord] = []
-        for call in calls:
-            try:
-                text = self.text(call, state)
-                if not isinstance(text, str):
-                    raise TypeError(f"`text` gave {text!r:.80}, expected a str")
-                texts.append(text)
-            except GraphBubbleUp:
-                raise
-            except Exception as error:  # fail closed
-                texts.append(failed(None, f"{type(error).__name__}: {error}"))
-        return calls, texts
+        calls = self._calls(state)
+        return calls, [self._text(call, state) for call in calls]
+
+    def _text(self, call: ToolCall, state: Any) -> str | DecisionRecord:
+        try:
+            text = self.text(call, state)
+            if not isinstance(text, str):
+                raise TypeError(f"`text` gave {text!r:.80}, expected a str")
+            return text
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # fail closed
+            return failed(None, f"{type(error).__name__}: {error}")
+
+    def _judge_late(self, call: ToolCall, state: Any) -> DecisionRecord:
+        """The verdict on a call that nobody saw when the model made its calls."""
+
+        def judge() -> DecisionRecord:
+            text = self._text(call, state)
+            record = self._at_the_door(self._score(text) if isinstance(text, str) else text, state)
+            _tell(log_decision(call["name"], record))
+            return record
+
+        return once(judge)
+
+    async def _ajudge_late(self, call: ToolCall, state: Any) -> DecisionRecord:
+        async def judge() -> DecisionRecord:
+            text = self._text(call, state)
+            scored = await self._ascore(text) if isinstance(text, str) else text
+            record = self._at_the_door(scored, state)
+            await _atell(log_decision(call["name"], record))
+            return record
+
+        return await aonce(judge)
+
+    def _at_the_door(self, record: DecisionRecord, state: Any) -> DecisionRecord:
+        if (words := declined(state["messages"])) is not None:
+            return escalated(record, why_declined(words), record["failure"])
+        if record["action"] == "clarify":
+            return escalated(record, "It is too late to ask the user.", None)
+        return record
 
     # Each text is scored alone, so that it fails alone.
     def _score(self, text: str) -> DecisionRecord:
@@ -205,7 +250,8 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
                     for record in records
                 ]
         judged = list(zip(calls, records, strict=True))
-        kept = {fingerprint(call): record for call, record in judged}
+        message = message_id(state["messages"])
+        kept = {fingerprint(call, message): record for call, record in judged}
         update: dict[str, Any] = {
             "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
         }
@@ -233,6 +279,23 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             kind = type(error).__name__
             return None, (f"No question could be put ({kind}).", f"{kind}: {error}")
         return question, ("", None)
+
+
+def edited_call(call: ToolCall, state: Any) -> ToolCall:
+    """The model's call as a reviewer left it, if one has edited it at any gate."""
+    edits = state.get("edited_calls") or {}
+    args = edits.get(fingerprint(call, message_id(state["messages"])))
+    return call if args is None else ToolCall({**call, "args": args})
+
+
+def _tell(event: dict[str, Any]) -> None:
+    with suppress(RuntimeError):  # outside of a run there is nobody to tell
+        dispatch_custom_event(EVENT, event)
+
+
+async def _atell(event: dict[str, Any]) -> None:
+    with suppress(RuntimeError):
+        await adispatch_custom_event(EVENT, event)
 
 
 def _unique(texts: list[str | DecisionRecord]) -> list[str]:

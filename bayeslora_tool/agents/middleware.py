@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
@@ -11,13 +12,18 @@ from langchain_core.tools import BaseTool
 from bayeslora_tool.agents.call_review import (
     Result,
     answer_call,
+    instead,
     review_answer,
     review_call,
+    review_calls,
     tell_edit,
+    with_args,
 )
-from bayeslora_tool.agents.decision_record import review_lines
-from bayeslora_tool.agents.dialogue import final_answer, pending_calls, user_request
-from bayeslora_tool.agents.gating import Gate, GateState
+from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, review_lines
+from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
+from bayeslora_tool.agents.gating import Gate, GateState, edited_call, hook_config
+from bayeslora_tool.graphs.once import aonce, once
+from bayeslora_tool.graphs.question import forget_old_answer
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
 
@@ -30,21 +36,26 @@ __all__ = ["AnswerGate", "UncertaintyGate", "user_request"]
 class UncertaintyGate(Gate):
     """Let sure tool calls run, ask the user about vague ones, and a reviewer about the rest.
 
-    Proceed: the tool runs. Escalate: the call alone interrupts with a ``HITLRequest`` (parallel
-    calls with one each, answered by interrupt id); approve, edit, reject and respond do what they
-    do in LangChain's ``HumanInTheLoopMiddleware``, but an edit may change nothing except valid
-    arguments, and an answer that makes no sense is asked for again. Clarify: no pending call
-    runs, and the turn ends with a question to the user.
+    Proceed: the tool runs. Escalate: the run waits for a reviewer; approve, edit, reject and
+    respond do what they do in LangChain's ``HumanInTheLoopMiddleware``, but an edit may change
+    nothing except arguments, and those that the tool does not take are asked for again, for that
+    call alone. Clarify: no pending call runs, and the turn ends with a question to the user.
 
     List it first: then it judges what the other middlewares leave and asks before they touch the
-    call, and a retry of the tool does not ask the reviewer again. A call that reaches it without a
-    record, or changed since, is escalated. The agent needs a checkpointer. The model's final
-    answer passes; see :class:`AnswerGate`.
+    call, and a retry of the tool does not ask the reviewer again. A call that was added or changed
+    after the gate saw the model's message, by a reviewer at another gate or by a middleware, is
+    judged when it reaches the gate. The agent needs a checkpointer. The model's final answer
+    passes; see :class:`AnswerGate`.
 
     Args:
-        classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but one.
+        classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but two.
         tools: The tools to gate, as tools or names; None gates all. A name that the agent does not
-            have raises a ValueError when its model is called.
+            have raises a ValueError when its model is called. The gate's default name holds them.
+        interrupt_mode: ``batched``: one interrupt for all doubtful calls of a message, before any
+            call of it runs, with LangChain's ``HITLRequest``; its answer,
+            ``{"decisions": [...]}``, has one decision for each, by position. ``per_call``: one
+            interrupt for each, with LangChain's ``ToolApprovalRequest``, while sure calls run; each
+            is answered by one decision under its interrupt's id.
     """
 
     def __init__(
@@ -56,16 +67,44 @@ class UncertaintyGate(Gate):
         tools: Iterable[str | BaseTool] | None = None,
         ask: Callable[[Prediction, str], str] | None = None,
         timeout: float | None = None,
+        interrupt_mode: Literal["batched", "per_call"] = "batched",
         name: str | None = None,
     ) -> None:
-        super().__init__(classifier, policy, text=text, ask=ask, timeout=timeout, name=name)
         self.gated = None if tools is None else _names(tools)
+        if name is None and self.gated is not None:
+            # Not a number: it must be the same in each process that carries a thread on.
+            named = re.sub("[:|]", "_", ", ".join(sorted(self.gated)))  # LangGraph's own characters
+            name = f"{type(self).__name__}({named})"
+        super().__init__(classifier, policy, text=text, ask=ask, timeout=timeout, name=name)
+        if interrupt_mode not in ("batched", "per_call"):
+            raise ValueError(
+                f"`interrupt_mode` (={interrupt_mode!r}) must be 'batched' or 'per_call'"
+            )
+        self.interrupt_mode = interrupt_mode
+
+    @hook_config(can_jump_to=["end"])
+    def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
+        """Score the pending calls; end the turn if the user must be asked, or ask a reviewer."""
+        if self.interrupt_mode == "per_call" or not self._calls(state):
+            return self._judge(state)
+        return self._reviewed(state, once(lambda: self._judge(state)))
+
+    @hook_config(can_jump_to=["end"])
+    async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
+        """:meth:`after_model` for async runs."""
+        if self.interrupt_mode == "per_call" or not self._calls(state):
+            return await self._ajudge(state)
+        return self._reviewed(state, await aonce(lambda: self._ajudge(state)))
 
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]
     ) -> Result:
         """Run the call, or what a reviewer makes of it."""
-        settled = self._settle(request)
+        if not self._gates(request.tool_call):
+            return handler(request)
+        call, known = self._arrived(request)
+        record = known or self._judge_late(call, request.state)
+        settled = self._settle(request, call, record)
         if isinstance(settled, ToolMessage):
             return settled
         return tell_edit(handler(settled), request.tool_call, settled.tool_call)
@@ -74,7 +113,11 @@ class UncertaintyGate(Gate):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
     ) -> Result:
         """:meth:`wrap_tool_call` for async runs."""
-        settled = self._settle(request)
+        if not self._gates(request.tool_call):
+            return await handler(request)
+        call, known = self._arrived(request)
+        record = known or await self._ajudge_late(call, request.state)
+        settled = self._settle(request, call, record)
         if isinstance(settled, ToolMessage):
             return settled
         return tell_edit(await handler(settled), request.tool_call, settled.tool_call)
@@ -93,22 +136,76 @@ class UncertaintyGate(Gate):
     def _gates(self, call: ToolCall) -> bool:
         return self.gated is None or call["name"] in self.gated
 
-    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
-        return [call for call in pending_calls(messages) if self._gates(call)]
+    def _gated(self, state: GateState) -> list[ToolCall]:
+        """The model's own calls."""
+        return [call for call in pending_calls(state["messages"]) if self._gates(call)]
+
+    def _calls(self, state: GateState) -> list[ToolCall]:
+        return [edited_call(call, state) for call in self._gated(state)]
 
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
         # Models refuse a history in which a call has no answer.
         why = "Not run: the user is asked first. Wait for what they say."
         return [answer_call(call, why, "error") for call in pending_calls(messages)]
 
-    def _settle(self, request: ToolCallRequest) -> ToolCallRequest | ToolMessage:
-        call = request.tool_call
-        if not self._gates(call):
+    def _reviewed(self, state: GateState, update: dict[str, Any]) -> dict[str, Any]:
+        """The update of the agent's state after a reviewer has seen all doubtful calls of it."""
+        message, records = message_id(state["messages"]), self._records(update)
+        judged = [
+            (own, call, records[fingerprint(call, message)])
+            for own, call in zip(self._gated(state), self._calls(state), strict=True)
+        ]
+        doubtful = [row for row in judged if row[2]["action"] != "proceed"]
+        if not doubtful or "jump_to" in update:
+            return update
+        decisions = review_calls([(call, review_lines(record)) for _, call, record in doubtful])
+        edits = {
+            key: state["edited_calls"][key]
+            for own, _, _ in judged
+            if (key := fingerprint(own, message)) in state.get("edited_calls", {})
+        }
+        answers, approved = [], {}
+        for (own, call, record), decision in zip(doubtful, decisions, strict=True):
+            answer = instead(call, decision)
+            if answer is not None:
+                answers.append(answer)
+                continue
+            if decision["args"] is not None:
+                call = ToolCall({**call, "args": decision["args"]})
+                edits[fingerprint(own, message)] = decision["args"]
+            approved[fingerprint(call, message)] = DecisionRecord({**record, "approved": True})
+        gates = update["uncertainty_gate"]
+        return {
+            "uncertainty_gate": {**gates, self.name: {**records, **approved}},
+            "edited_calls": edits,
+            "messages": answers,
+        }
+
+    def _arrived(self, request: ToolCallRequest) -> tuple[ToolCall, DecisionRecord | None]:
+        """The call with a reviewer's edit, and its record, if its text was scored."""
+        forget_old_answer()
+        call, records = edited_call(request.tool_call, request.state), self._records(request.state)
+        record = records.get(fingerprint(call, message_id(request.state["messages"])))
+        if record is not None or not records:
+            return call, record
+        text = self._text(call, request.state)
+        known = (r for r in records.values() if isinstance(text, str) and r["text"] == text)
+        same = next(known, None)
+        # What was approved was another call.
+        return call, None if same is None else DecisionRecord({**same, "approved": False})
+
+    def _settle(
+        self, request: ToolCallRequest, call: ToolCall, record: DecisionRecord
+    ) -> ToolCallRequest | ToolMessage:
+        lines, per_call = review_lines(record), self.interrupt_mode == "per_call"
+        try:
+            edited = call["args"] if call["args"] != request.tool_call["args"] else None
+            request = with_args(request, edited)
+        except ValueError as error:
+            return review_call(request, lines, per_call=per_call, problem=str(error))
+        if record["action"] == "proceed" or record.get("approved"):
             return request
-        record = self._record(request.state, call)
-        if record["action"] == "proceed":
-            return request
-        return review_call(request, review_lines(record))
+        return review_call(request, lines, per_call=per_call)
 
 
 class AnswerGate(Gate):
@@ -135,10 +232,27 @@ class AnswerGate(Gate):
 
     def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
         """Ask the reviewer about the answer, if in doubt."""
-        call = final_answer(state["messages"])
+        call, known = self._ending(state)
         if call is None:
             return None
-        record = self._record(state, call)
+        return self._settle(call, known or self._judge_late(call, state))
+
+    async def aafter_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
+        """:meth:`after_agent` for async runs."""
+        call, known = self._ending(state)
+        if call is None:
+            return None
+        return self._settle(call, known or await self._ajudge_late(call, state))
+
+    def _ending(self, state: GateState) -> tuple[ToolCall | None, DecisionRecord | None]:
+        """The answer and its record, if it is what the gate has seen."""
+        call = final_answer(state["messages"])
+        if call is None:
+            return None, None
+        key = fingerprint(call, message_id(state["messages"]))
+        return call, self._records(state).get(key)
+
+    def _settle(self, call: ToolCall, record: DecisionRecord) -> dict[str, Any] | None:
         if record["action"] == "proceed":
             return None
         answer = review_answer(call, review_lines(record))
@@ -147,8 +261,8 @@ class AnswerGate(Gate):
         # The same id: it takes the place of the model's.
         return {"messages": [AIMessage(answer, id=call["id"])]}
 
-    def _calls(self, messages: list[AnyMessage]) -> list[ToolCall]:
-        call = final_answer(messages)
+    def _calls(self, state: GateState) -> list[ToolCall]:
+        call = final_answer(state["messages"])
         return [] if call is None else [call]
 
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:

@@ -109,6 +109,7 @@ def _run(console: Console, name: str, cases: Sequence[Case], *, interactive: boo
 
     from bayeslora_tool.graphs.escalation import create_escalation_graph
     from bayeslora_tool.policy import load_preset
+    from bayeslora_tool.review.answer_types import check_answer
 
     preset = load_preset(name)
     with console.status(f"loading {preset.adapter}"):
@@ -131,15 +132,21 @@ def _run(console: Console, name: str, cases: Sequence[Case], *, interactive: boo
         state = graph.invoke({"text": case.text}, config)
         _show_route(console, state, policy)
         while "__interrupt__" in state:
-            request = state["__interrupt__"][0].value
-            state = graph.invoke(Command(resume=answers(request)), config)
+            (asked,) = state["__interrupt__"]
+            answer = answers(asked.value)
+            try:
+                check_answer(asked.value, asked.response_schema, answer)
+            except ValueError as error:
+                console.print(f"  [red]not understood:[/] {escape(str(error))}", highlight=False)
+                continue
+            state = graph.invoke(Command(resume={asked.id: answer}), config)
             _show_route(console, state, policy)
         _show_outcome(console, state["outcome"], state["result"])
 
 
 def _show_route(console: Console, state: dict[str, Any], policy: Policy) -> None:
     prediction, route = state["prediction"], state["route"]
-    if state["problem"] or (state["outcome"] and state["outcome"]["decided_by"] == "human"):
+    if state["outcome"] and state["outcome"]["decided_by"] == "human":
         return
     if prediction:
         console.print(

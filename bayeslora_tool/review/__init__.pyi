@@ -1,6 +1,7 @@
+from .answer_types import check_answer as check_answer
+from .answers import Decision as Decision
 from .answers import Review as Review
-from .answers import read_decision as read_decision
-from .answers import read_edit as read_edit
+from .answers import read_decisions as read_decisions
 from .answers import read_review as read_review
 from .clarification import CLARIFY_ACTION as CLARIFY_ACTION
 from .clarification import Ask as Ask
@@ -8,5 +9,4 @@ from .clarification import clarification_request as clarification_request
 from .clarification import declines as declines
 from .clarification import read_clarification as read_clarification
 from .requests import REVIEW_ACTION as REVIEW_ACTION
-from .requests import ask_human as ask_human
 from .requests import review_request as review_request

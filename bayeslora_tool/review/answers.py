@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
-from bayeslora_tool.review.requests import DecisionType
+from bayeslora_tool.review.requests import ALL_DECISIONS, DecisionType
 
 # Words of the older HumanResponse shape for the same decisions.
-_LEGACY: dict[str, DecisionType] = {
+LEGACY: dict[str, DecisionType] = {
     "accept": "approve",
     "edit": "edit",
     "ignore": "reject",
     "response": "respond",
 }
+
+
+class Decision(TypedDict):
+    """A reviewer's word on one action, in plain data."""
+
+    type: DecisionType
+    message: str | None
+    """Never empty with ``respond``."""
+
+    args: dict[str, Any] | None
+    """The action's new arguments, of an ``edit`` alone; nobody has checked them yet."""
 
 
 class Review(NamedTuple):
@@ -25,90 +36,106 @@ class Review(NamedTuple):
     message: str | None
 
 
-def read_review(answer: object, request: Mapping[str, Any], labels: Sequence[str]) -> Review:
-    """Understand a reviewer's answer.
+class Asked(NamedTuple):
+    """One action of a request, and what may be said to it."""
+
+    name: str
+    args: Mapping[str, Any]
+    allowed: Sequence[DecisionType]
+    args_schema: Mapping[str, Any] | None
+
+
+def actions(request: Mapping[str, Any]) -> list[Asked]:
+    """What a ``HITLRequest``, or a ``ToolApprovalRequest``, asks about."""
+    if "action_requests" not in request:
+        return [Asked(request["name"], request["args"], ALL_DECISIONS, None)]
+    pairs = zip(request["action_requests"], request["review_configs"], strict=True)
+    return [
+        Asked(action["name"], action["args"], c["allowed_decisions"], c.get("args_schema"))
+        for action, c in pairs
+    ]
+
+
+def read_decisions(answer: object, request: Mapping[str, Any]) -> list[Decision]:
+    """A decision about each action of the request, by position.
 
     Args:
-        answer: A ``HITLResponse`` (``{"decisions": [decision]}``), a bare decision
-            (``{"type": "approve"}``), or a legacy ``[HumanResponse]``.
-        request: What :func:`review_request` asked.
-        labels: Valid labels for an edit; empty if unknown.
+        answer: A ``HITLResponse`` (``{"decisions": [decision, ...]}``), a list of decisions or of
+            legacy ``HumanResponse``, or, about one action, a bare decision
+            (``{"type": "approve"}``).
+        request: What was asked.
 
     Raises:
         ValueError: Nothing the reviewer may say here; the message says what may be said.
     """
-    decision, kind, message = read_decision(answer, request)
-    if kind == "approve":
-        return Review(kind, request["action_requests"][0]["args"]["label"], message)
-    if kind == "edit":
-        return Review(kind, _edited_label(decision, request, labels), message)
-    return Review(kind, None, message)
+    asked = actions(request)
+    if isinstance(answer, Mapping) and "decisions" in answer:
+        answer = answer["decisions"]
+    given = answer if isinstance(answer, list | tuple) else [answer]
+    if len(given) != len(asked):
+        raise ValueError(f"got {len(given)} decisions; {_expected(asked)}")
+    return [_read(one, action, asked) for one, action in zip(given, asked, strict=True)]
 
 
-def read_decision(
-    answer: object, request: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], DecisionType, str | None]:
-    """A reviewer's decision as sent, its type and its message; ``respond`` always has one.
+def read_review(answer: object, request: Mapping[str, Any]) -> Review:
+    """Understand the answer to ``review_request``.
 
     Raises:
-        ValueError: As :func:`read_review`, except that an edit is still to be read.
+        ValueError: As :func:`read_decisions`, or no such label.
     """
-    decision, kind = plain_decision(answer, request)
-    message = decision.get("message")
+    (decision,), (asked,) = read_decisions(answer, request), actions(request)
+    label = None
+    if decision["type"] == "approve":
+        label = asked.args["label"]
+    if decision["type"] == "edit":
+        label = _edited_label(decision, asked)
+    return Review(decision["type"], label, decision["message"])
+
+
+def read_rewriting(answer: object, request: Mapping[str, Any]) -> Decision:
+    """A decision about a final answer, whose edit gives ``answer`` some text and nothing else.
+
+    Raises:
+        ValueError: As :func:`read_decisions`, or another edit.
+    """
+    (decision,), (asked,) = read_decisions(answer, request), actions(request)
+    args = decision["args"]
+    if args is not None:
+        text = args.get("answer")
+        if args.keys() != {"answer"} or not isinstance(text, str) or not text.strip():
+            shape = _edit_shape(asked.name, '"answer": "..."')
+            raise ValueError(f"an edit must give `answer` some text and nothing else; send {shape}")
+    return decision
+
+
+def _expected(asked: Sequence[Asked]) -> str:
+    if len(asked) == 1:
+        return (
+            f"expected one decision: a dict whose `type` is one of {', '.join(asked[0].allowed)}, "
+            f'alone or in {{"decisions": [...]}}'
+        )
+    names = ", ".join(action.name for action in asked)
+    return (
+        f'expected {{"decisions": [...]}} with {len(asked)} decisions, in this order: {names}; '
+        f"each a dict whose `type` is one of {', '.join(asked[0].allowed)}"
+    )
+
+
+def _read(answer: object, action: Asked, asked: Sequence[Asked]) -> Decision:
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"got {answer!r:.80}; {_expected(asked)}")
+    kind = answer.get("type")
+    if isinstance(kind, str) and "args" in answer and kind in LEGACY:
+        answer, kind = _from_legacy(answer), LEGACY[kind]
+    if not isinstance(kind, str) or kind not in action.allowed:
+        raise ValueError(f"`type` is {kind!r:.80}; {_expected(asked)}")
+    message = answer.get("message")
     if message is not None and not isinstance(message, str):
         raise ValueError(f"`message` must be a str, got {message!r:.80}")
     if kind == "respond" and not (message and message.strip()):
         raise ValueError('to respond, give a non-empty text: {"type": "respond", "message": "..."}')
-    return decision, kind, message
-
-
-def read_edit(decision: Mapping[str, Any], name: str, shape: str) -> dict[str, Any]:
-    """The arguments of an ``edit`` decision, which may not change the action itself.
-
-    Args:
-        decision: From :func:`read_decision`.
-        name: The action that was asked about.
-        shape: What to send, for the error messages.
-
-    Raises:
-        ValueError: No such edit, or one of another action.
-    """
-    action = decision.get("edited_action")
-    args = action.get("args") if isinstance(action, Mapping) else None
-    if not isinstance(action, Mapping) or not isinstance(args, Mapping):
-        raise ValueError(f"to edit, send {shape}")
-    if action.get("name") != name:
-        raise ValueError(f"an edit may not change the action {name!r}; send {shape}")
-    return dict(args)
-
-
-def plain_decision(
-    answer: object, request: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], DecisionType]:
-    """A decision in LangChain's shape, and its type, from an answer in any.
-
-    Raises:
-        ValueError: Not one decision, or one that is not allowed here.
-    """
-    allowed = request["review_configs"][0]["allowed_decisions"]
-    expected = (
-        f"expected one decision: a dict whose `type` is one of {', '.join(allowed)}, "
-        f'alone or in {{"decisions": [...]}}'
-    )
-    if isinstance(answer, Mapping) and "decisions" in answer:
-        answer = answer["decisions"]
-    if isinstance(answer, list | tuple):
-        if len(answer) != 1:
-            raise ValueError(f"got {len(answer)} decisions; {expected}")
-        answer = answer[0]
-    if not isinstance(answer, Mapping):
-        raise ValueError(f"got {answer!r:.80}; {expected}")
-    kind = answer.get("type")
-    if isinstance(kind, str) and "args" in answer and kind in _LEGACY:
-        answer, kind = _from_legacy(answer), _LEGACY[kind]
-    if not isinstance(kind, str) or kind not in allowed:
-        raise ValueError(f"`type` is {kind!r:.80}; {expected}")
-    return answer, kind  # type: ignore[return-value]  # checked: kind is in allowed
+    args = _edited_args(answer, action.name) if kind == "edit" else None
+    return Decision(type=kind, message=message, args=args)  # type: ignore[typeddict-item]  # allowed
 
 
 def _from_legacy(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,21 +146,36 @@ def _from_legacy(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"message": args if isinstance(args, str) else None}
 
 
-def _edited_label(
-    decision: Mapping[str, Any], request: Mapping[str, Any], labels: Sequence[str]
-) -> str:
-    asked = request["action_requests"][0]
-    name = asked["name"]
-    edited = f'{{"name": "{name}", "args": {{"label": "..."}}}}'
-    shape = f'{{"type": "edit", "edited_action": {edited}}}'
-    args = read_edit(decision, name, shape)
+def _edit_shape(name: str, args: str) -> str:
+    return f'{{"type": "edit", "edited_action": {{"name": "{name}", "args": {{{args}}}}}}}'
+
+
+def _edited_args(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
+    action = answer.get("edited_action")
+    args = action.get("args") if isinstance(action, Mapping) else None
+    if not isinstance(action, Mapping) or not isinstance(args, Mapping):
+        raise ValueError(f"to edit, send {_edit_shape(name, '...')}")
+    if action.get("name") != name:
+        raise ValueError(
+            f"an edit may not change the action {name!r}; send {_edit_shape(name, '...')}"
+        )
+    for key in args:
+        if not isinstance(key, str):
+            raise ValueError(f"argument names must be str, got {key!r:.80}")
+    return dict(args)
+
+
+def _edited_label(decision: Decision, asked: Asked) -> str:
+    shape = _edit_shape(asked.name, '"label": "..."')
+    args = decision["args"] or {}
     for key, value in args.items():
         # As str: user interfaces with text fields send back 0.9 as "0.9".
-        if key != "label" and (key not in asked["args"] or str(asked["args"][key]) != str(value)):
+        if key != "label" and (key not in asked.args or str(asked.args[key]) != str(value)):
             raise ValueError(f"an edit may change `label` only, not {key!r:.80}; send {shape}")
     label = args.get("label")
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"`label` is {label!r:.80}; send {shape}")
+    labels = (asked.args_schema or {}).get("properties", {}).get("label", {}).get("enum", [])
     if labels and label not in labels:
         near = get_close_matches(label, labels, n=3) or list(labels[:5])
         raise ValueError(

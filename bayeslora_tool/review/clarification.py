@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.review.answers import plain_decision
-from bayeslora_tool.review.requests import ask_human
+from bayeslora_tool.review.answers import read_decisions
+from bayeslora_tool.review.requests import ask_about, hitl_request
 from bayeslora_tool.text import check_text
 
 CLARIFY_ACTION = "ask_user"
 """The action of a request that goes to the user."""
+
+_SHAPES = (
+    'answer with a non-empty text, or {"type": "respond", "message": "..."}, or '
+    '{"type": "reject"} if it is none of these'
+)
 
 Ask = Callable[[Prediction, str], str]
 """``ask(prediction, text) -> question`` for the user."""
@@ -26,10 +31,10 @@ _DECLINES = re.compile(
 )
 
 
-def clarification_request(*, text: str, question: str, problem: str | None) -> dict[str, Any]:
+def clarification_request(*, text: str, question: str) -> dict[str, Any]:
     """A ``HITLRequest`` that asks the user, who may ``respond``, or ``reject`` what is offered."""
     args = {"text": text, "question": question}
-    return ask_human(CLARIFY_ACTION, args, ["respond", "reject"], [question], problem)
+    return hitl_request(ask_about(CLARIFY_ACTION, args, [question], ["respond", "reject"]))
 
 
 def put_question(ask: Ask, prediction: Mapping[str, Any], text: str) -> str:
@@ -86,14 +91,18 @@ def read_clarification(answer: object, request: Mapping[str, Any]) -> tuple[str,
     """
     rejects = False
     if not isinstance(answer, str):
-        decision, kind = plain_decision(answer, request)
-        answer, rejects = decision.get("message"), kind == "reject"
+        rejects, answer = _said(answer, request)
     if rejects and not answer:
         return "", True
     if not isinstance(answer, str) or not answer.strip():
-        raise ValueError(
-            'answer with a non-empty text, or {"type": "respond", "message": "..."}, or '
-            '{"type": "reject"} if it is none of these'
-        )
+        raise ValueError(_SHAPES)
     words = check_text(answer, "your answer").strip()
     return words, rejects or declines(words)
+
+
+def _said(answer: object, request: Mapping[str, Any]) -> tuple[bool, str | None]:
+    try:
+        (decision,) = read_decisions(answer, request)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_SHAPES}") from None
+    return decision["type"] == "reject", decision["message"]

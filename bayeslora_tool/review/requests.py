@@ -12,10 +12,11 @@ REVIEW_ACTION = "act_on_label"
 """The action of a request that goes to a reviewer; an edit must name it."""
 
 DecisionType = Literal["approve", "edit", "reject", "respond"]
+ALL_DECISIONS: list[DecisionType] = ["approve", "edit", "reject", "respond"]
 
 
 def review_request(
-    *, text: str, prediction: Mapping[str, Any] | None, reason: str, problem: str | None
+    *, text: str, prediction: Mapping[str, Any] | None, reason: str, labels: Sequence[str]
 ) -> dict[str, Any]:
     """A ``HITLRequest`` that asks a reviewer to settle one text.
 
@@ -24,15 +25,16 @@ def review_request(
         prediction: ``Prediction.to_dict()``, or None if the text could not be scored; approving
             is then not offered, because there is nothing to approve.
         reason: Why a person is asked.
-        problem: What was wrong with the reviewer's last answer, if this asks again.
+        labels: Valid labels for an edit; empty if unknown.
     """
     args: dict[str, Any] = {"text": text, "label": None, "confidence": None, "variance": None}
-    allowed: list[DecisionType] = ["edit", "reject", "respond"]
+    allowed = [kind for kind in ALL_DECISIONS if prediction is not None or kind != "approve"]
     if prediction is not None:
         args |= {key: prediction[key] for key in ("label", "confidence", "variance")}
-        allowed.insert(0, "approve")
+    label = {"enum": list(labels)} if labels else {"type": "string", "pattern": r"\S"}
+    schema = {"type": "object", "properties": {"label": label}, "required": ["label"]}
     lines = doubt_lines([reason], text, prediction)
-    return ask_human(REVIEW_ACTION, args, allowed, lines, problem)
+    return hitl_request(ask_about(REVIEW_ACTION, args, lines, allowed, schema))
 
 
 def doubt_lines(
@@ -52,17 +54,51 @@ def doubt_lines(
     return lines
 
 
-def ask_human(
+def ask_about(
     name: str,
     args: Mapping[str, Any],
-    allowed: list[DecisionType],
-    lines: list[str],
-    problem: str | None,
-) -> dict[str, Any]:
-    """A ``HITLRequest`` about one action; ``lines`` are what the person reads."""
-    if problem is not None:
-        lines = [f"The last answer was not understood: {unrendered(problem)}", *lines]
+    lines: Sequence[str],
+    allowed: Sequence[DecisionType] = ALL_DECISIONS,
+    args_schema: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An action for :func:`hitl_request`, and what may be decided about it.
+
+    Args:
+        name: Of the action.
+        args: Of the action.
+        lines: What the person reads.
+        allowed: Decisions.
+        args_schema: JSON schema of the arguments that an edit gives.
+    """
+    config: dict[str, Any] = {"action_name": name, "allowed_decisions": list(allowed)}
+    if args_schema is not None:
+        config["args_schema"] = dict(args_schema)
+    return {"name": name, "args": dict(args), "description": "\n".join(lines)}, config
+
+
+def hitl_request(*asked: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    """LangChain's ``HITLRequest`` about one or more actions, which is answered by position."""
     return {
-        "action_requests": [{"name": name, "args": dict(args), "description": "\n".join(lines)}],
-        "review_configs": [{"action_name": name, "allowed_decisions": allowed}],
+        "action_requests": [action for action, _ in asked],
+        "review_configs": [config for _, config in asked],
     }
+
+
+def tool_approval(call: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
+    """LangChain's ``ToolApprovalRequest`` about one call, which is answered by one decision."""
+    return {
+        "type": "tool_approval",
+        "tool_call_id": call["id"],
+        "name": call["name"],
+        "args": call["args"],
+        "description": "\n".join(lines),
+    }
+
+
+def asked_again(request: Mapping[str, Any], problem: str) -> dict[str, Any]:
+    """The same request, which says first what was wrong with the last answer."""
+    if "action_requests" not in request:
+        said = f"The last answer was not understood: {unrendered(problem)}"
+        return {**request, "description": f"{said}\n{request['description']}"}
+    first, *others = request["action_requests"]
+    return {**request, "action_requests": [asked_again(first, problem), *others]}

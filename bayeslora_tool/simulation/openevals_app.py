@@ -42,10 +42,11 @@ def as_simulation_app(
         words = _words(message.get("content"))
         known = graph.get_state(config).metadata is not None
         waiting = [Interrupt(v, id=i) for i, v in pending(graph, config).items()] if known else []
+        state: Mapping[str, Any]
         if not waiting:
             state = start(graph, {"text": words}, config)
         elif _asks_user(waiting[0].value):
-            state = resume(graph, config, {waiting[0].id: words})
+            state = _answered(graph, config, waiting[0], words)
         else:
             state = {"__interrupt__": waiting}
         for _attempt in range(_PATIENCE):
@@ -56,13 +57,20 @@ def as_simulation_app(
                 return _reply(asked.value["action_requests"][0]["args"]["question"])
             if review is None:
                 return _reply(WAITING)
-            state = resume(graph, config, {asked.id: review(asked.value)})
+            state = _answered(graph, config, asked, review(asked.value))
         raise RuntimeError(
             f"`review` gave {_PATIENCE} answers in a row that make no sense; the thread "
             f"{thread_id!r} still waits for one"
         )
 
     return app
+
+
+def _answered(graph: Any, config: Any, asked: Interrupt, answer: object) -> Mapping[str, Any]:
+    try:
+        return resume(graph, config, {asked.id: answer})
+    except ValueError:  # no answer to this question, which waits on
+        return {"__interrupt__": [asked]}
 
 
 def _asks_user(request: Mapping[str, Any]) -> bool:

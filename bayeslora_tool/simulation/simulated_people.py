@@ -75,15 +75,15 @@ class People:
         """The review that the graph would take, how many it took, and their seconds."""
         if (scenario.id, text) not in self._settled:
             values = None if prediction is None else prediction.to_dict()
-            request = review_request(text=text, prediction=values, reason="", problem=None)
+            request = review_request(text=text, prediction=values, reason="", labels=self._labels)
             total = 0.0
             for k in count():
                 proposed = None if prediction is None else prediction.label
                 answer, seconds = self.decides(scenario, k, proposed)
                 total += seconds
                 try:
-                    review = read_review(answer, request, self._labels)
-                except ValueError:  # a script may approve what could not be scored
+                    review = read_review(answer, request)
+                except ValueError:  # `play` has the reviewer answer anew, too
                     continue
                 self._settled[scenario.id, text] = review, k + 1, total
                 break

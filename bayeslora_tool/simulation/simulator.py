@@ -21,6 +21,7 @@ from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Progress, silent
+from bayeslora_tool.review.answers import read_review
 from bayeslora_tool.review.clarification import CLARIFY_ACTION, declines
 from bayeslora_tool.simulation.measures import Run, Simulation, Sweep, measure
 from bayeslora_tool.simulation.prediction_cache import ConfidenceOnly, PredictionCache
@@ -64,6 +65,10 @@ def play(
                 answer, took = people.decides(scenario, reviews, request["args"]["label"])
                 reviews += 1
                 seconds += took
+                try:
+                    read_review(answer, waiting.value)
+                except ValueError:  # a script may approve what could not be scored
+                    continue
             state = go(Command(resume={waiting.id: answer}))
         end = state["outcome"]
         runs.append(

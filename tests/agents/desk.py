@@ -22,7 +22,13 @@ DONE = AIMessage("done")
 class Desk:
     """An agent with two tools that remember what was done with them."""
 
-    def __init__(self, script: Sequence[AIMessage], *middleware: Any, saver: Any = None) -> None:
+    def __init__(
+        self,
+        script: Sequence[AIMessage],
+        *middleware: Any,
+        saver: Any = None,
+        model: Any = ScriptedModel,
+    ) -> None:
         self.did: list[tuple[str, Any]] = []
 
         @tool
@@ -37,7 +43,7 @@ class Desk:
             self.did.append((item, user))
             return f"seen {item}"
 
-        self.model = ScriptedModel(script=list(script))
+        self.model = model(script=list(script))
         self.agent: Any = create_agent(
             self.model, [order, look], middleware=middleware, checkpointer=saver or InMemorySaver()
         )
@@ -67,7 +73,8 @@ def asked(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_item(state: dict[str, Any]) -> dict[str, Any]:
-    return {i.value["action_requests"][0]["args"]["item"]: i for i in state["__interrupt__"]}
+    values = [(i.value.get("action_requests", [i.value])[0], i) for i in state["__interrupt__"]]
+    return {action["args"]["item"]: i for action, i in values}
 
 
 def told(state: dict[str, Any]) -> list[tuple[str, str, str]]:

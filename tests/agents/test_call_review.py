@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import pytest
+from bayeslora_tool.graphs.runs import resume
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain.agents import create_agent
@@ -94,10 +95,6 @@ def test_an_edit_that_changes_nothing_is_not_announced(
     ("decision", "problem"),
     [
         (edit("look", item="tea"), "may not change the action 'order'"),
-        (edit(item="tea", n=1, user="root"), "no argument 'user'"),
-        (edit(item="tea"), "needs the argument 'n'"),
-        (edit(item="tea", n="many"), "argument 'n'"),
-        (edit(item=None, n=1), "argument 'item'"),
         ({"type": "edit", "edited_action": {"name": "order", "args": {1: 2}}}, "must be str"),
         ({"type": "edit", "edited_action": {"name": "order", "args": []}}, "to edit, send"),
         ({"type": "edit"}, "to edit, send"),
@@ -107,7 +104,35 @@ def test_an_edit_that_changes_nothing_is_not_announced(
         ("yes", "got 'yes'"),
     ],
 )
-def test_a_bad_answer_is_asked_again_with_the_problem_and_runs_nothing(
+def test_what_is_no_answer_is_refused_with_the_problem_and_runs_nothing(
+    fake: FakeClassifier, policy: Policy, decision: Any, problem: str
+) -> None:
+    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+    (first,) = desk.say("odd")["__interrupt__"]
+    with pytest.raises(ValueError, match="was not taken") as refused:
+        resume(desk.agent, CONFIG, {first.id: decision})
+    assert problem in str(refused.value)
+    assert desk.agent.get_state(CONFIG).interrupts == (first,)
+    for answer in ({first.id: decision}, decision):
+        (again,) = desk.answer(answer)["__interrupt__"]
+        assert problem in again.value["action_requests"][0]["description"]
+        assert again.id == first.id
+    assert desk.did == []
+    desk.answer(edit(item="mate", n=2))
+    assert desk.did == [("mate", 2)]
+    assert fake.seen == ["odd"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "problem"),
+    [
+        (edit(item="tea", n=1, user="root"), "no argument 'user'"),
+        (edit(item="tea"), "needs the argument 'n'"),
+        (edit(item="tea", n="many"), "argument 'n'"),
+        (edit(item=None, n=1), "argument 'item'"),
+    ],
+)
+def test_arguments_that_the_tool_does_not_take_are_asked_for_again(
     fake: FakeClassifier, policy: Policy, decision: Any, problem: str
 ) -> None:
     desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))

@@ -16,7 +16,9 @@ from tests.scripted_model import calls
 
 
 def test_verdicts_are_plain_private_state(fake: FakeClassifier, policy: Policy) -> None:
-    desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+    desk = Desk(
+        [calls(order("tea")), DONE], UncertaintyGate(fake, policy, interrupt_mode="per_call")
+    )
     state = desk.say("odd")
     assert set(state) == {"messages", "__interrupt__"}
     kept = desk.agent.get_state(CONFIG).values["uncertainty_gate"]["UncertaintyGate"]

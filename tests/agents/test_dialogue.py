@@ -3,10 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from bayeslora_tool.graphs.runs import abandon
 from langchain.agents.middleware import HumanInTheLoopMiddleware
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatResult
 
-from bayeslora_tool.agents.middleware import UncertaintyGate
+from bayeslora_tool.agents.dialogue import with_answers
+from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
 from tests.agents.desk import (
@@ -21,7 +24,7 @@ from tests.agents.desk import (
     told,
 )
 from tests.fakes import FakeClassifier
-from tests.scripted_model import calls
+from tests.scripted_model import ScriptedModel, calls
 
 
 class TestClarify:
@@ -168,3 +171,57 @@ def test_a_summary_is_not_taken_for_the_users_words(fake: FakeClassifier, policy
     summary = HumanMessage("so far: clear", additional_kwargs={"lc_source": "summarization"})
     state = desk.agent.invoke({"messages": [summary]}, CONFIG)
     assert "no message of the user" in asked(state)["action_requests"][0]["description"]
+
+
+class Strict(ScriptedModel):
+    """Refuses a history in which a call has no answer right behind it, as OpenAI does."""
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        open_calls: list[Any] = []
+        for message in [*messages, HumanMessage("the end")]:
+            if isinstance(message, ToolMessage):
+                open_calls.remove(message.tool_call_id)
+                continue
+            if open_calls:
+                raise ValueError(f"tool calls without an answer: {open_calls}")
+            if isinstance(message, AIMessage):
+                open_calls = [call["id"] for call in message.tool_calls]
+        return super()._generate(messages, *args, **kwargs)
+
+
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+@pytest.mark.parametrize("gives_up", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_model_never_hears_a_call_without_an_answer(
+    fake: FakeClassifier, policy: Policy, mode: Any, gives_up: bool, first: bool
+) -> None:
+    def scored(call: Any, state: Any) -> str:
+        return "clear" if call["args"].get("item") == "tea" else "odd"
+
+    script = [calls(order("milk"), order("tea"), order("wine")), calls(order("tea"), start=2), DONE]
+    gate = UncertaintyGate(fake, policy, text=scored, interrupt_mode=mode)
+    other = AnswerGate(fake, policy, text=lambda call, state: "clear")
+    desk = Desk(script, *([gate, other] if first else [other, gate]), model=Strict)
+    state = desk.say("go")
+    assert "__interrupt__" in state
+    if gives_up:
+        abandon(desk.agent, CONFIG)
+    state = await desk.agent.ainvoke({"messages": [("user", "leave it")]}, CONFIG)
+    assert state["messages"][-1].content == "done"
+    heard = [m for m in desk.model.heard[1] if isinstance(m, ToolMessage)]
+    ran = mode == "per_call" and gives_up  # what was done stays done; a new input throws it away
+    ends = {"1": "error", "2": "success" if ran else "error", "3": "error"}
+    assert {m.tool_call_id: m.status for m in heard} == ends
+    assert all("given up" in str(m.content) for m in heard if m.status == "error")
+
+
+def test_what_has_answers_is_left_as_it_is() -> None:
+    again = [
+        HumanMessage("a"), calls(order("tea")), ToolMessage("ok", tool_call_id="1"),
+        calls(order("tea"), order("milk")), ToolMessage("ok", tool_call_id="2"), HumanMessage("b"),
+    ]  # fmt: skip
+    whole = with_answers(again)
+    assert [getattr(m, "tool_call_id", m.type) for m in whole] == [
+        "human", "ai", "1", "ai", "1", "2", "human",
+    ]  # fmt: skip
+    assert with_answers(whole) == whole

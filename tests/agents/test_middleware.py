@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+from bayeslora_tool.graphs.runs import resume
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
@@ -33,7 +34,7 @@ def test_a_sure_call_runs_without_a_person(fake: FakeClassifier, policy: Policy)
 
 class TestParallelCalls:
     def desk(self, fake: FakeClassifier, policy: Policy) -> Desk:
-        gate = UncertaintyGate(fake, policy, text=of_the_item)
+        gate = UncertaintyGate(fake, policy, text=of_the_item, interrupt_mode="per_call")
         return Desk([calls(order("odd a"), order("clear"), order("odd b", 2)), DONE], gate)
 
     def test_only_doubtful_ones_wait_and_each_is_answered_by_its_id(
@@ -56,16 +57,21 @@ class TestParallelCalls:
         desk = self.desk(fake, policy)
         waiting = by_item(desk.say("go"))
         both = {waiting["odd a"].id: {"type": "yes"}, waiting["odd b"].id: APPROVE}
+        with pytest.raises(ValueError, match="was not taken"):
+            resume(desk.agent, CONFIG, both)
+        assert desk.did == [("clear", 1)]
         again = by_item(desk.answer(both))
-        assert set(again) == {"odd a"}
-        desk.answer({again["odd a"].id: APPROVE})
+        assert again["odd a"].id == waiting["odd a"].id
+        assert "`type` is 'yes'" in again["odd a"].value["description"]
+        assert sorted(desk.did) == [("clear", 1), ("odd b", 2)]
+        desk.answer({waiting["odd a"].id: APPROVE})
         assert sorted(desk.did) == [("clear", 1), ("odd a", 1), ("odd b", 2)]
         assert fake.seen == ["odd a", "clear", "odd b"]
 
     def test_one_that_cannot_be_scored_fails_alone(
         self, fake: FakeClassifier, policy: Policy
     ) -> None:
-        gate = UncertaintyGate(fake, policy, text=of_the_item)
+        gate = UncertaintyGate(fake, policy, text=of_the_item, interrupt_mode="per_call")
         desk = Desk([calls(order("boom"), order("clear")), DONE], gate)
         assert set(by_item(desk.say("go"))) == {"boom"}
         assert desk.did == [("clear", 1)]
@@ -89,18 +95,17 @@ class AsyncFake(FakeClassifier):
 @pytest.mark.parametrize("kind", [AsyncFake, FakeClassifier])
 async def test_async_with_sqlite(kind: Any, policy: Policy, tmp_path: Path) -> None:
     fake = kind(by_words)
-    gate = UncertaintyGate(fake, policy, text=of_the_item)
+    gate = UncertaintyGate(fake, policy, text=of_the_item, interrupt_mode="per_call")
     script = [calls(order("odd a"), order("clear"), order("odd b")), DONE]
     async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "a.sqlite")) as saver:
         desk = Desk(script, gate, saver=saver)
         state = await desk.agent.ainvoke({"messages": [("user", "go")]}, CONFIG)
         waiting = by_item(state)
         assert set(waiting) == {"odd a", "odd b"}
-        state = await desk.agent.ainvoke(
-            Command(resume={waiting["odd a"].id: "garbage", waiting["odd b"].id: APPROVE}), CONFIG
-        )
-        again = by_item(state)
-        state = await desk.agent.ainvoke(Command(resume={again["odd a"].id: APPROVE}), CONFIG)
+        both = {waiting["odd a"].id: "garbage", waiting["odd b"].id: APPROVE}
+        again = by_item(await desk.agent.ainvoke(Command(resume=both), CONFIG))
+        assert "got 'garbage'" in again["odd a"].value["description"]
+        state = await desk.agent.ainvoke(Command(resume={waiting["odd a"].id: APPROVE}), CONFIG)
     assert state["messages"][-1].content == "done"
     assert sorted(desk.did) == [("clear", 1), ("odd a", 1), ("odd b", 1)]
     assert sorted(fake.seen) == ["clear", "odd a", "odd b"]
@@ -171,5 +176,5 @@ async def test_with_the_real_classifier(sentiment: Any) -> None:
     gate = UncertaintyGate(sentiment, Policy.from_preset("sentiment"), text=of_the_item)
     desk = Desk([calls(order("a wonderful film"), order("fine " * 600)), DONE], gate)
     state = await desk.agent.ainvoke({"messages": [("user", "go")]}, CONFIG)
-    assert desk.did == [("a wonderful film", 1)]
-    assert "512 tokens" in asked(state)["action_requests"][0]["description"]
+    (action,) = asked(state)["action_requests"]
+    assert "512 tokens" in action["description"]

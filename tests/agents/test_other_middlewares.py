@@ -31,6 +31,14 @@ class Changes(AgentMiddleware):
         return handler(request.override(tool_call=call))
 
 
+class AsyncChanges(AgentMiddleware):
+    """The same for async runs."""
+
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        call = {**request.tool_call, "args": {**request.tool_call["args"], "n": 99}}
+        return await handler(request.override(tool_call=call))
+
+
 class Adds(AgentMiddleware):
     """Adds a call to the model's message."""
 
@@ -82,14 +90,37 @@ class TestOtherMiddlewares:
         assert "__interrupt__" not in state
         assert fake.seen == []
 
-    @pytest.mark.parametrize("other", [Changes, Adds])
-    def test_a_call_changed_or_added_outside_of_the_gate_is_escalated(
-        self, fake: FakeClassifier, policy: Policy, other: Any
+    @pytest.mark.parametrize(("other", "text"), [(Changes, "odd 99"), (Adds, "odd extra")])
+    def test_a_call_changed_or_added_outside_of_the_gate_is_judged_as_it_arrives(
+        self, fake: FakeClassifier, policy: Policy, other: Any, text: str
     ) -> None:
-        desk = Desk([calls(order("tea")), DONE], other(), UncertaintyGate(fake, policy))
-        description = asked(desk.say("clear"))["action_requests"][0]["description"]
-        assert "List the gate first" in description
+        def scored(call: Any, state: Any) -> str:
+            doubtful = call["args"]["n"] == 99 or call["args"]["item"] == "extra"
+            return text if doubtful else "clear"
+
+        desk = Desk(
+            [calls(order("tea")), DONE], other(), UncertaintyGate(fake, policy, text=scored)
+        )
+        (action,) = asked(desk.say("go"))["action_requests"]
+        assert f"| {text}" in action["description"]
         assert desk.did == []
+        desk.answer(APPROVE)
+        assert desk.did == [tuple(action["args"].values())]
+        assert fake.seen == ["clear", text]
+
+    async def test_a_vague_call_that_arrives_late_goes_to_a_reviewer(
+        self, fake: FakeClassifier, policy: Policy
+    ) -> None:
+        def scored(call: Any, state: Any) -> str:
+            return "vague" if call["args"]["n"] == 99 else "clear"
+
+        gate = UncertaintyGate(fake, policy, text=scored)
+        desk = Desk([calls(order("tea")), DONE], AsyncChanges(), gate)
+        state = await desk.agent.ainvoke({"messages": [("user", "go")]}, CONFIG)
+        assert "too late to ask the user" in asked(state)["action_requests"][0]["description"]
+        await desk.agent.ainvoke(Command(resume=APPROVE), CONFIG)
+        assert desk.did == [("tea", 99)]
+        assert fake.seen == ["clear", "vague"]
 
     def test_a_call_added_inside_is_scored(self, fake: FakeClassifier, policy: Policy) -> None:
         desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy), Adds())
@@ -119,6 +150,18 @@ class TestOtherMiddlewares:
         assert "__interrupt__" not in state
         assert tries == ["a", "a"]
 
+    def test_two_gates_for_different_tools_need_no_names(self, policy: Policy) -> None:
+        orders, looks = FakeClassifier(by_words), FakeClassifier(by_words)
+        gates = [
+            UncertaintyGate(orders, policy, tools=["order"]),
+            UncertaintyGate(looks, policy, tools={"look", "order"}),
+        ]
+        assert [g.name for g in gates] == ["UncertaintyGate(order)", "UncertaintyGate(look, order)"]
+        desk = Desk([calls(order("tea")), DONE], *gates)
+        desk.say("clear")
+        assert desk.did == [("tea", 1)]
+        assert (orders.seen, looks.seen) == (["clear"], ["clear"])
+
     def test_two_gates_each_judge_their_own_tools(self, policy: Policy) -> None:
         orders, looks = FakeClassifier(by_words), FakeClassifier(lambda text: make_prediction())
         desk = Desk(
@@ -127,5 +170,6 @@ class TestOtherMiddlewares:
             UncertaintyGate(looks, policy, tools=["look"], name="looks"),
         )
         assert set(by_item(desk.say("odd"))) == {"tea"}
-        assert desk.did == [("x", "me")]
+        desk.answer(APPROVE)
+        assert sorted(desk.did) == [("tea", 1), ("x", "me")]
         assert (orders.seen, looks.seen) == (["odd"], ["odd"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from bayeslora_tool.graphs.escalation import create_escalation_graph
+from bayeslora_tool.graphs.gate import create_gate_graph
 from bayeslora_tool.graphs.runs import pending, resume, start
 from bayeslora_tool.graphs.thread import ThreadError
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
 
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.review.requests import REVIEW_ACTION
@@ -52,6 +54,24 @@ class Desk:
     def everything(self) -> Any:
         """All that the checkpointer holds on the thread."""
         return list(self.graph.checkpointer.list(CONFIG))
+
+
+class TwoGates(TypedDict):
+    text: str
+    one: Any
+    two: Any
+
+
+def two_gates() -> Any:
+    """A graph that asks two reviewers at once."""
+    builder = StateGraph(TwoGates)
+    for key in ("one", "two"):
+        gate = create_gate_graph(
+            classifier=FakeClassifier(by_words), policy=POLICY, outcome_key=key
+        )
+        builder.add_node(f"gate_{key}", gate.compile())
+        builder.add_edge(START, f"gate_{key}")
+    return builder.compile(checkpointer=InMemorySaver())
 
 
 def refused(problem: str, call: Callable[[], Any]) -> str:

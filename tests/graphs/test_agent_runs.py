@@ -20,6 +20,8 @@ from tests.fakes import FakeClassifier, by_words
 from tests.graphs.desk import APPROVE, CONFIG, REJECT, die_with_answer, refused
 from tests.scripted_model import ScriptedModel, calls
 
+NO_SUCH_ARGUMENT = {"type": "edit", "edited_action": {"name": "order", "args": {"no": 1}}}
+
 
 class Shop:
     """An agent whose calls go to review, and whose first order breaks."""
@@ -39,13 +41,16 @@ class Shop:
         self.agent: Any = create_agent(
             ScriptedModel(script=script),
             [order],
-            middleware=[UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01))],
+            middleware=[
+                UncertaintyGate(
+                    FakeClassifier(by_words), Policy(0.8, 0.01), interrupt_mode="per_call"
+                )
+            ],
             checkpointer=saver or InMemorySaver(),
         )
         start(self.agent, {"messages": [("user", "odd")]}, CONFIG)
         waiting = {
-            request["action_requests"][0]["args"]["item"]: name
-            for name, request in pending(self.agent, CONFIG).items()
+            request["args"]["item"]: name for name, request in pending(self.agent, CONFIG).items()
         }
         self.asked = [waiting[item] for item in items]
 
@@ -88,7 +93,7 @@ def test_a_call_is_asked_about_again_under_a_new_id() -> None:
     shop = Shop("tea")
     shop.broken = False
     (first,) = shop.asked
-    resume(shop.agent, CONFIG, {first: "garbage"})
+    resume(shop.agent, CONFIG, {first: NO_SUCH_ARGUMENT})
     (second,) = pending(shop.agent, CONFIG)
     refused("not pending", partial(resume, shop.agent, CONFIG, {first: APPROVE}))
     refused("pending", partial(start, shop.agent, {"messages": []}, CONFIG))
@@ -101,7 +106,7 @@ def test_a_decision_after_a_misunderstanding_outlives_its_process(
 ) -> None:
     shop = Shop("tea")
     shop.broken = False
-    resume(shop.agent, CONFIG, {shop.asked[0]: "garbage"})
+    resume(shop.agent, CONFIG, {shop.asked[0]: NO_SUCH_ARGUMENT})
     (name,) = pending(shop.agent, CONFIG)
 
     die_with_answer(shop.agent, {name: APPROVE}, monkeypatch)
@@ -171,16 +176,15 @@ def test_two_questions_of_a_tool_survive_what_breaks_beside_it() -> None:
     graph: Any = create_agent(
         ScriptedModel(script=[calls(("ask", {}), ("order", {"item": "tea"})), AIMessage("done")]),
         [ask, order],
-        middleware=[UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01))],
+        middleware=[
+            UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01), interrupt_mode="per_call")
+        ],
         checkpointer=InMemorySaver(),
     )
 
     def waiting() -> dict[str, str]:
         found = pending(graph, CONFIG)
-        return {
-            v if isinstance(v, str) else v["action_requests"][0]["name"]: k
-            for k, v in found.items()
-        }
+        return {v if isinstance(v, str) else v["name"]: k for k, v in found.items()}
 
     start(graph, {"messages": [("user", "odd")]}, CONFIG)
     resume(graph, CONFIG, {waiting()["ask"]: APPROVE})
@@ -220,7 +224,9 @@ def test_what_breaks_beside_a_question_can_be_carried_on_before_the_answer() -> 
         """Order."""
         return "ordered"
 
-    gate = UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01), tools=["order"])
+    gate = UncertaintyGate(
+        FakeClassifier(by_words), Policy(0.8, 0.01), tools=["order"], interrupt_mode="per_call"
+    )
     agent: Any = create_agent(
         ScriptedModel(script=[calls(("order", {}), ("look", {})), AIMessage("done")]),
         [look, order],

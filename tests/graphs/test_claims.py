@@ -7,18 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
-from bayeslora_tool.graphs.gate import create_gate_graph
 from bayeslora_tool.graphs.runs import pending, recover, resume, start
 from bayeslora_tool.graphs.thread import ThreadError
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import START, StateGraph
 
-from bayeslora_tool.policy import Policy
-from tests.fakes import FakeClassifier, by_words
 from tests.graphs.desk import (
     APPROVE,
     CONFIG,
@@ -29,6 +24,7 @@ from tests.graphs.desk import (
     die_with_answer,
     open_review,
     refused,
+    two_gates,
 )
 
 
@@ -84,23 +80,10 @@ def test_an_answer_whose_process_died_is_carried_out_and_no_other(
     assert len(desk.acted) == 1
 
 
-class TwoGates(TypedDict):
-    text: str
-    one: Any
-    two: Any
-
-
 def test_of_two_answers_the_one_that_came_too_late_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    builder = StateGraph(TwoGates)
-    for key in ("one", "two"):
-        gate = create_gate_graph(
-            classifier=FakeClassifier(by_words), policy=Policy(0.8, 0.01), outcome_key=key
-        )
-        builder.add_node(f"gate_{key}", gate.compile())
-        builder.add_edge(START, f"gate_{key}")
-    graph = builder.compile(checkpointer=InMemorySaver())
+    graph = two_gates()
     start(graph, {"text": "odd"}, CONFIG)
     first, second = pending(graph, CONFIG)
     put, others = graph.checkpointer.put_writes, []

@@ -190,6 +190,7 @@ async def test_async_act_and_sqlite(fake: FakeClassifier, policy: Policy, tmp_pa
         state = await graph.ainvoke(Command(resume="odd"), CONFIG)
         assert request_of(state)["action_requests"][0]["name"] == REVIEW_ACTION
         state = await graph.ainvoke(Command(resume="garbage"), CONFIG)
+        assert "got 'garbage'" in request_of(state)["action_requests"][0]["description"]
         state = await graph.ainvoke(Command(resume=EDIT_TO_NO), CONFIG)
     assert state["result"] == "did no"
     assert state["outcome"]["text"] == "vague\nodd"

@@ -10,7 +10,7 @@ from langgraph.types import Command
 
 from bayeslora_tool.policy import Policy
 from tests.fakes import FakeClassifier
-from tests.graphs.desk import APPROVE, CONFIG, Desk, open_review, refused
+from tests.graphs.desk import APPROVE, CONFIG, REJECT, Desk, open_review, refused, two_gates
 
 
 @pytest.mark.parametrize("call", [pending, recover, abandon])
@@ -87,6 +87,30 @@ def test_an_answer_that_no_checkpoint_can_hold_is_refused_before_it_does_harm(
         resume(desk.graph, CONFIG, {name: odd})
     assert desk.everything() == before
     assert resume(desk.graph, CONFIG, {name: APPROVE})["outcome"]["label"] == "yes"
+
+
+def nested(levels: int) -> Any:
+    value: Any = {"type": "reject"}
+    for _ in range(levels):
+        value = {"type": "reject", "n": value}
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, *range(248, 262), 600, 100_000])
+def test_of_two_answers_none_is_taken_where_one_is_nested_too_deep(levels: int) -> None:
+    graph = two_gates()
+    start(graph, {"text": "odd"}, CONFIG)
+    first, second = pending(graph, CONFIG)
+    try:
+        state = resume(graph, CONFIG, {first: APPROVE, second: nested(levels)})
+    except ValueError as error:
+        assert f"the answer to {second} cannot be kept" in str(error)  # noqa: PT017
+        assert set(pending(graph, CONFIG)) == {first, second}
+        state = resume(graph, CONFIG, {first: APPROVE, second: REJECT})
+    else:
+        assert levels < 255
+    assert {state["one"]["decision"], state["two"]["decision"]} == {"proceed", "reject"}
+    assert graph.get_state(CONFIG).tasks == ()
 
 
 def test_durability_is_not_an_option(desk: Desk) -> None:

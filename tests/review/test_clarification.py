@@ -105,13 +105,13 @@ def test_words_that_say_more_are_scored(fake: FakeClassifier, policy: Policy, an
         {"type": "reject", "message": "a\0b"},
     ],
 )
-def test_malformed_users_answer_is_asked_again(
+def test_a_malformed_answer_of_the_user_is_asked_for_again(
     fake: FakeClassifier, policy: Policy, answer: Any
 ) -> None:
     graph = build(fake, policy)
     graph.invoke({"text": "vague"}, CONFIG)
-    state = graph.invoke(Command(resume=answer), CONFIG)
-    assert "not understood" in request_of(state)["action_requests"][0]["description"]
+    again = request_of(graph.invoke(Command(resume=answer), CONFIG))
+    assert "not understood" in again["action_requests"][0]["description"]
     state = graph.invoke(Command(resume="clear"), CONFIG)
     assert state["outcome"]["decided_by"] == "user"
     assert len(state["clarifications"]) == 1

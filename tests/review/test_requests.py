@@ -10,7 +10,13 @@ from markdown_it import MarkdownIt
 
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.quoting import MARK
-from bayeslora_tool.review.requests import ask_human, doubt_lines, review_request
+from bayeslora_tool.review.requests import (
+    ask_about,
+    asked_again,
+    doubt_lines,
+    hitl_request,
+    review_request,
+)
 from tests.fakes import FakeClassifier, make_prediction
 from tests.graphs.desk import build, request_of
 
@@ -61,7 +67,8 @@ def test_nothing_that_is_quoted_in_a_reason_or_a_problem_makes_a_line_or_renders
     text: str, failure: str, problem: str
 ) -> None:
     reason = f"The text could not be scored (ValueError: {failure})."
-    request = review_request(text=text, prediction=None, reason=reason, problem=problem)
+    asked = review_request(text=text, prediction=None, reason=reason, labels=())
+    request = asked_again(asked, problem)
     description = request["action_requests"][0]["description"]
     assert len(description.partition("\nText:\n\n")[0].splitlines()) == 2
     html = MarkdownIt("commonmark").render(description)
@@ -82,7 +89,7 @@ def test_a_label_is_on_one_line(policy: Policy) -> None:
 @pytest.mark.parametrize("n", [10, 1_000_000])
 def test_a_long_text_is_cut_for_reading_and_whole_in_the_arguments(n: int) -> None:
     text = "word " * n
-    request: Any = review_request(text=text, prediction=None, reason="", problem=None)
+    request: Any = review_request(text=text, prediction=None, reason="", labels=())
     (asked,) = request["action_requests"]
     assert asked["args"]["text"] == text
     assert len(asked["description"]) < 12_000
@@ -90,5 +97,5 @@ def test_a_long_text_is_cut_for_reading_and_whole_in_the_arguments(n: int) -> No
 
 
 def test_a_question_is_put_in_the_askers_words() -> None:
-    request: Any = ask_human("ask_user", {}, ["respond"], ["Which\ncard?"], None)
+    request: Any = hitl_request(ask_about("ask_user", {}, ["Which\ncard?"]))
     assert request["action_requests"][0]["description"] == "Which\ncard?"

@@ -56,9 +56,13 @@ async def test_langgraph_dev_interrupts_and_resumes_over_http(
             (action,) = first["value"]["action_requests"]
             assert action["name"] == "act_on_label"
 
-            await run(command={"resume": {first["id"]: {"type": "no such decision"}}})
+            assert first["response_schema"]["title"] == "review"
+            wrong = {"resume": {first["id"]: {"type": "no such decision"}}}
+            await run(command=wrong)
+            assert (await client.threads.get(thread))["status"] == "interrupted"
             ((again,),) = (await client.threads.get(thread))["interrupts"].values()
-            assert "not understood" in again["value"]["action_requests"][0]["description"]
+            assert "expected one decision" in again["value"]["action_requests"][0]["description"]
+            assert again["id"] == first["id"]
 
             edit = {"name": "act_on_label", "args": {"label": "negative"}}
             answer = {"decisions": [{"type": "edit", "edited_action": edit}]}

@@ -1,0 +1,52 @@
+"""What a step has worked out is not worked out again when the step runs again on resume.
+
+LangGraph runs an interrupted step again from its top, but never a finished subgraph within it: that
+gives again what it gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypedDict, TypeVar
+
+from langchain_core.runnables import RunnableLambda
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import get_runtime
+
+T = TypeVar("T")
+
+
+class _State(TypedDict):
+    given: Any
+
+
+def _work(state: _State) -> _State:
+    work: Any = get_runtime().context
+    return {"given": work()}
+
+
+async def _awork(state: _State) -> _State:
+    work: Any = get_runtime().context
+    return {"given": await work()}
+
+
+_builder = StateGraph(_State)
+_builder.add_node("work", RunnableLambda(_work, _awork))
+_builder.add_edge(START, "work")
+_builder.add_edge("work", END)
+_graph: Any = _builder.compile()  # takes its caller's checkpointer
+
+
+def once(work: Callable[[], T]) -> T:
+    """The result of ``work()``, plain data or messages; what it raises is not kept.
+
+    Call it always or never at the same place of a step: LangGraph counts.
+    """
+    result: T = _graph.invoke({"given": None}, context=work)["given"]
+    return result
+
+
+async def aonce(work: Callable[[], Awaitable[T]]) -> T:
+    """:func:`once` for async runs."""
+    result: T = (await _graph.ainvoke({"given": None}, context=work))["given"]
+    return result
