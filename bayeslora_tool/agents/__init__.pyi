@@ -1,3 +1,4 @@
+from .acts import Act as Act
 from .dialogue import user_request as user_request
 from .middleware import AnswerGate as AnswerGate
 from .middleware import UncertaintyGate as UncertaintyGate

@@ -10,7 +10,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AnyMessage, ToolCall
@@ -66,6 +66,21 @@ class GateState(AgentState[Any]):
 
     edited_calls: NotRequired[Annotated[dict[str, dict[str, Any]], PrivateStateAttr]]
     """A reviewer's arguments, by the fingerprint of the model's own call; all gates share it."""
+
+
+class Reader(NamedTuple):
+    """How a call is judged: what is scored for it, by whom, and what is sure enough."""
+
+    text: Callable[[ToolCall, Any], str]
+    classifier: Predictor
+    policy: Policy
+
+
+class Wanted(NamedTuple):
+    """A score to take; calls with the same one share it."""
+
+    text: str
+    reader: Reader
 
 
 class Gate(AgentMiddleware[GateState, Any, Any]):
@@ -147,8 +162,8 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
 
     def _judge(self, state: GateState) -> dict[str, Any]:
         calls, texts = self._to_score(state)
-        scores = {text: self._score(text) for text in _unique(texts)}
-        update, events = self._route(state, calls, _paired(texts, scores))
+        scores = {want: self._score(*want) for want in _unique(texts)}
+        update, events = self._route(state, calls, self._paired(calls, texts, scores))
         for event in events:
             _tell(event)
         return update
@@ -156,9 +171,9 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     async def _ajudge(self, state: GateState) -> dict[str, Any]:
         calls, texts = self._to_score(state)
         unique = _unique(texts)
-        judged = await asyncio.gather(*map(self._ascore, unique))
+        judged = await asyncio.gather(*(self._ascore(*want) for want in unique))
         scores = dict(zip(unique, judged, strict=True))
-        update, events = self._route(state, calls, _paired(texts, scores))
+        update, events = self._route(state, calls, self._paired(calls, texts, scores))
         for event in events:
             await _atell(event)
         return update
@@ -179,14 +194,37 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         records: dict[str, DecisionRecord] = state.get("uncertainty_gate", {}).get(self.name, {})
         return records
 
-    def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[str | DecisionRecord]]:
-        """The calls to gate, and each one's text, or its record if it has none."""
+    def _reader(self, call: ToolCall) -> Reader:
+        """How a call is judged."""
+        return Reader(self.text, self.classifier, self.policy)
+
+    def _fitted(self, call: ToolCall, record: DecisionRecord) -> DecisionRecord:
+        """The record of a text, for this very call."""
+        return record
+
+    def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[Wanted | DecisionRecord]]:
+        """The calls to gate, and for each one what is to be scored, or else its record."""
         calls = self._calls(state)
-        return calls, [self._text(call, state) for call in calls]
+        texts: list[Wanted | DecisionRecord] = []
+        for call in calls:
+            text = self._text(call, state)
+            texts.append(Wanted(text, self._reader(call)) if isinstance(text, str) else text)
+        return calls, texts
+
+    def _paired(
+        self,
+        calls: list[ToolCall],
+        texts: list[Wanted | DecisionRecord],
+        scores: dict[Wanted, DecisionRecord],
+    ) -> list[DecisionRecord]:
+        return [
+            self._fitted(call, scores[text] if isinstance(text, Wanted) else text)
+            for call, text in zip(calls, texts, strict=True)
+        ]
 
     def _text(self, call: ToolCall, state: Any) -> str | DecisionRecord:
         try:
-            text = self.text(call, state)
+            text = self._reader(call).text(call, state)
             if not isinstance(text, str):
                 raise TypeError(f"`text` gave {text!r:.80}, expected a str")
             return text
@@ -199,8 +237,9 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         """The verdict on a call that nobody saw when the model made its calls."""
 
         def judge() -> DecisionRecord:
-            text = self._text(call, state)
-            record = self._at_the_door(self._score(text) if isinstance(text, str) else text, state)
+            text, reader = self._text(call, state), self._reader(call)
+            record = self._score(text, reader) if isinstance(text, str) else text
+            record = self._at_the_door(self._fitted(call, record), state)
             _tell(log_decision(call["name"], record))
             return record
 
@@ -208,9 +247,9 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
 
     async def _ajudge_late(self, call: ToolCall, state: Any) -> DecisionRecord:
         async def judge() -> DecisionRecord:
-            text = self._text(call, state)
-            scored = await self._ascore(text) if isinstance(text, str) else text
-            record = self._at_the_door(scored, state)
+            text, reader = self._text(call, state), self._reader(call)
+            record = await self._ascore(text, reader) if isinstance(text, str) else text
+            record = self._at_the_door(self._fitted(call, record), state)
             await _atell(log_decision(call["name"], record))
             return record
 
@@ -224,14 +263,14 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         return record
 
     # Each text is scored alone, so that it fails alone.
-    def _score(self, text: str) -> DecisionRecord:
-        return decision_record(text, score(self.classifier, text, self.timeout), self.policy)
+    def _score(self, text: str, reader: Reader) -> DecisionRecord:
+        return decision_record(text, score(reader.classifier, text, self.timeout), reader.policy)
 
-    async def _ascore(self, text: str) -> DecisionRecord:
-        if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
-            scored = await ascore(self.classifier, text, self.timeout)
-            return decision_record(text, scored, self.policy)
-        return await asyncio.to_thread(self._score, text)
+    async def _ascore(self, text: str, reader: Reader) -> DecisionRecord:
+        if hasattr(reader.classifier, "apredict"):  # scores concurrent calls together
+            scored = await ascore(reader.classifier, text, self.timeout)
+            return decision_record(text, scored, reader.policy)
+        return await asyncio.to_thread(self._score, text, reader)
 
     def _route(
         self, state: GateState, calls: list[ToolCall], records: list[DecisionRecord]
@@ -298,11 +337,5 @@ async def _atell(event: dict[str, Any]) -> None:
         await adispatch_custom_event(EVENT, event)
 
 
-def _unique(texts: list[str | DecisionRecord]) -> list[str]:
-    return list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-
-
-def _paired(
-    texts: list[str | DecisionRecord], scores: dict[str, DecisionRecord]
-) -> list[DecisionRecord]:
-    return [scores[text] if isinstance(text, str) else text for text in texts]
+def _unique(texts: list[Wanted | DecisionRecord]) -> list[Wanted]:
+    return list(dict.fromkeys(text for text in texts if isinstance(text, Wanted)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 
+from bayeslora_tool.agents.acts import Act, Labels, misfit, read_acts
 from bayeslora_tool.agents.call_review import (
     Result,
     answer_call,
@@ -21,7 +24,7 @@ from bayeslora_tool.agents.call_review import (
 )
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, review_lines
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
-from bayeslora_tool.agents.gating import Gate, GateState, edited_call, hook_config
+from bayeslora_tool.agents.gating import Gate, GateState, Reader, edited_call, hook_config
 from bayeslora_tool.graphs.once import aonce, once
 from bayeslora_tool.graphs.question import forget_old_answer
 from bayeslora_tool.policy import Policy
@@ -30,7 +33,9 @@ from bayeslora_tool.prediction import Prediction
 if TYPE_CHECKING:  # gating.py says what to install where they are missing
     from langchain.agents.middleware import AgentState, ModelRequest, ToolCallRequest
 
-__all__ = ["AnswerGate", "UncertaintyGate", "user_request"]
+__all__ = ["Act", "AnswerGate", "UncertaintyGate", "user_request"]
+
+logger = logging.getLogger(__name__)
 
 
 class UncertaintyGate(Gate):
@@ -48,7 +53,7 @@ class UncertaintyGate(Gate):
     passes; see :class:`AnswerGate`.
 
     Args:
-        classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but two.
+        classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but three.
         tools: The tools to gate, as tools or names; None gates all. A name that the agent does not
             have raises a ValueError when its model is called. The gate's default name holds them.
         interrupt_mode: ``batched``: one interrupt for all doubtful calls of a message, before any
@@ -56,6 +61,10 @@ class UncertaintyGate(Gate):
             ``{"decisions": [...]}``, has one decision for each, by position. ``per_call``: one
             interrupt for each, with LangChain's ``ToolApprovalRequest``, while sure calls run; each
             is answered by one decision under its interrupt's id.
+        acts: The labels that may lead to each tool: ``{"freeze_account": {"freeze_account",
+            "report_lost_card"}}``, as names, globs, a function, or an :class:`Act`. A sure label
+            that does not fit the call escalates, and so does a call of a tool that is not named.
+            None: only asked is whether the label is sure, never whether it fits.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class UncertaintyGate(Gate):
         ask: Callable[[Prediction, str], str] | None = None,
         timeout: float | None = None,
         interrupt_mode: Literal["batched", "per_call"] = "batched",
+        acts: Mapping[str, Act | Labels] | None = None,
         name: str | None = None,
     ) -> None:
         self.gated = None if tools is None else _names(tools)
@@ -81,6 +91,9 @@ class UncertaintyGate(Gate):
                 f"`interrupt_mode` (={interrupt_mode!r}) must be 'batched' or 'per_call'"
             )
         self.interrupt_mode = interrupt_mode
+        self.acts = None if acts is None else read_acts(acts, classifier)
+        if acts is None:
+            _say_once()
 
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
@@ -125,13 +138,28 @@ class UncertaintyGate(Gate):
     def _check_request(self, request: ModelRequest[Any]) -> None:
         # A misspelled name would leave its tool without a gate.
         has = [t.name if isinstance(t, BaseTool) else t.get("name") for t in request.tools]
-        unknown = sorted((self.gated or frozenset()).difference(has))
-        if unknown:
-            raise ValueError(
-                f"`tools` of {self.name} names {', '.join(map(repr, unknown))}, but the agent has "
-                f"{', '.join(map(repr, has)) or 'no tools'}; correct the name, leave `tools` out "
-                f"to gate all, or list the gate before a middleware that hides tools"
-            )
+        for argument, named in (("tools", self.gated), ("acts", self.acts)):
+            if unknown := sorted(set(named or ()).difference(has)):
+                raise ValueError(
+                    f"`{argument}` of {self.name} names {', '.join(map(repr, unknown))}, but the "
+                    f"agent has {', '.join(map(repr, has)) or 'no tools'}; correct the name, leave "
+                    f"it out, or list the gate before a middleware that hides tools"
+                )
+
+    def _reader(self, call: ToolCall) -> Reader:
+        act = (self.acts or {}).get(call["name"])
+        if act is None:
+            return super()._reader(call)
+        return Reader(
+            act.text or self.text, act.classifier or self.classifier, act.policy or self.policy
+        )
+
+    def _fitted(self, call: ToolCall, record: DecisionRecord) -> DecisionRecord:
+        if self.acts is None or record["action"] != "proceed":
+            return record
+        assert record["prediction"] is not None
+        why = misfit(self.acts, call, record["prediction"], self.classifier)
+        return record if why is None else {**record, "action": "escalate", "reason": why}
 
     def _gates(self, call: ToolCall) -> bool:
         return self.gated is None or call["name"] in self.gated
@@ -191,8 +219,11 @@ class UncertaintyGate(Gate):
         text = self._text(call, request.state)
         known = (r for r in records.values() if isinstance(text, str) and r["text"] == text)
         same = next(known, None)
-        # What was approved was another call.
-        return call, None if same is None else DecisionRecord({**same, "approved": False})
+        own = (act for act in (self.acts or {}).values() if act.classifier or act.policy)
+        if same is None or any(own):  # the same text, but perhaps another's word on it
+            return call, None
+        # What was approved, and what fitted, was another call.
+        return call, self._fitted(call, DecisionRecord({**same, "approved": False}))
 
     def _settle(
         self, request: ToolCallRequest, call: ToolCall, record: DecisionRecord
@@ -267,6 +298,15 @@ class AnswerGate(Gate):
 
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
         return [RemoveMessage(str(messages[-1].id))]
+
+
+@cache
+def _say_once() -> None:
+    logger.warning(
+        "UncertaintyGate without `acts` asks whether the label is sure, not whether it fits the "
+        "tool that is called; name the labels that may lead to each tool (`bayeslora bind` "
+        "proposes them)"
+    )
 
 
 def _names(tools: Iterable[str | BaseTool]) -> frozenset[str]:
