@@ -157,7 +157,8 @@ def test_a_gate_without_acts_says_once_what_it_does_not_check(
     assert len([r for r in caplog.records if "not whether it fits" in r.message]) == 1
 
 
-@pytest.mark.parametrize("mode", ["batched", "per_call"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["batched", "per_call"])  # five thousand each
 def test_of_ten_thousand_calls_none_runs_that_does_not_fit(
     clf: Any, policy: Policy, mode: Any
 ) -> None:
