@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 
-from bayeslora_tool.review.clarification import declines
+from bayeslora_tool.review.clarification import assents, declines
 
 FINAL_ANSWER = "final_answer"
 
@@ -18,27 +18,32 @@ def user_request(call: ToolCall, state: Any) -> str:
     """What a gate scores unless told otherwise: the user's request, whatever the call.
 
     That is the user's last message and, if it answers a question of the gate, the messages that
-    led to the question, a line each, without an answer like "neither". What the model wrote is
-    left out: a model's own words sound surer than the request they came from.
+    led to the question, a line each, without an answer like "neither". A "yes" or "go ahead" to a
+    question of the agent is no request: the one that the agent asked about is meant, for one act.
+    What the model wrote is left out: a model's own words sound surer than the request they came
+    from.
 
     Raises:
-        ValueError: The conversation holds no message of the user.
+        ValueError: The conversation holds no message of the user, or their consent was for an act
+            that has run since.
     """
-    words, _ = _request(state["messages"])
-    if not words:
+    found = _request(state["messages"])
+    if not found.words:
         raise ValueError("the conversation holds no message of the user to score")
-    return "\n".join(words if declined(state["messages"]) is None else words[:-1])
+    if found.consented and found.acted:
+        raise ValueError("the user's consent was for one act, which has run; ask them again")
+    return "\n".join(found.words if declined(state["messages"]) is None else found.words[:-1])
 
 
 def times_asked(messages: Sequence[AnyMessage]) -> int:
     """How often a gate has asked the user about the present request."""
-    return _request(messages)[1]
+    return _request(messages).asked
 
 
 def declined(messages: Sequence[AnyMessage]) -> str | None:
     """What the user said to a gate's last question, if it means none of what that offers."""
-    words, asked = _request(messages)
-    return words[-1] if asked and declines(words[-1]) else None
+    found = _request(messages)
+    return found.words[-1] if found.asked and declines(found.words[-1]) else None
 
 
 def question_to_user(question: str) -> AIMessage:
@@ -105,19 +110,46 @@ def _source(message: AnyMessage) -> Any:
     return message.additional_kwargs.get("lc_source")
 
 
-def _request(messages: Sequence[AnyMessage]) -> tuple[list[str], int]:
-    """The user's words about the present request, and the questions they were asked about it."""
+class _Request(NamedTuple):
+    """The user's words about the present request, and what came of it so far."""
+
+    words: list[str]
+    asked: int
+    """Questions of a gate about it."""
+
+    consented: bool
+    """The user has said yes to a question of the agent about it."""
+
+    acted: bool
+    """A tool has run since the user spoke last."""
+
+
+def _request(messages: Sequence[AnyMessage]) -> _Request:
     words: list[str] = []
     said: list[str] = []  # by the user, one message after another
-    asked = 0
+    asked, consented, acted = 0, False, False
     for message in reversed(messages):
         if isinstance(message, HumanMessage):
             if _source(message) is not None:  # a summary
                 break
             said.insert(0, str(message.text))
-        elif said and isinstance(message, AIMessage | ToolMessage):
-            if _source(message) != _QUESTION:  # the turn before was another request
+        elif not said:
+            ran = isinstance(message, ToolMessage) and message.status != "error"
+            acted |= ran and not words and not consented
+        elif isinstance(message, AIMessage | ToolMessage):
+            if _source(message) == _QUESTION:
+                words, said = said + words, []
+                asked += 1
+            elif not words and not consented and _asks(message) and assents(said[-1]):
+                said, consented = [], True
+            else:  # the turn before was another request
                 break
-            words, said = said + words, []
-            asked += 1
-    return said[-1:] + words, asked
+    return _Request(said[-1:] + words, asked, consented, acted)
+
+
+def _asks(message: AnyMessage) -> bool:
+    return (
+        isinstance(message, AIMessage)
+        and not message.tool_calls
+        and str(message.text).rstrip().endswith("?")
+    )

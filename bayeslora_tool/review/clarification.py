@@ -22,6 +22,11 @@ _SHAPES = (
 Ask = Callable[[Prediction, str], str]
 """``ask(prediction, text) -> question`` for the user."""
 
+_YES = (
+    r"(?:yes|yeah|yep|yup|ok|okay|sure|alright|right|correct|exactly|please|confirmed|i confirm|"
+    r"go ahead|go for it|do it|do so|do that|please do|sounds good|thats (?:right|it))"
+)
+_ASSENTS = re.compile(rf"{_YES}(?: {_YES}| thank you| thanks)*")
 _THESE = r"(?: of (?:these|those|them|the two|the above))?"
 _DECLINES = re.compile(
     r"(?:(?:no|nope|nah|sorry|well) )*"
@@ -56,6 +61,15 @@ def default_question(prediction: Prediction, text: str) -> str:
         f'I am not sure what you mean. Is it about "{first}" or "{second}"? Tell me more, or say '
         f'"neither".'
     )
+
+
+def assents(answer: str) -> bool:
+    """Whether a user says yes to what they were asked, and no more, in English.
+
+    For example: Yes. / ok, do it / sure, go ahead / yes please
+    """
+    words = re.findall(r"\w+", re.sub("['\u2019]", "", answer.casefold()))
+    return _ASSENTS.fullmatch(" ".join(words)) is not None
 
 
 def declines(answer: str) -> bool:

@@ -8,7 +8,7 @@ from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatResult
 
-from bayeslora_tool.agents.dialogue import with_answers
+from bayeslora_tool.agents.dialogue import user_request, with_answers
 from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
@@ -225,3 +225,42 @@ def test_what_has_answers_is_left_as_it_is() -> None:
         "human", "ai", "1", "ai", "1", "2", "human",
     ]  # fmt: skip
     assert with_answers(whole) == whole
+
+
+CALL: Any = {"name": "order", "args": {}, "id": "1"}
+FREEZE = [
+    HumanMessage("they stole my wallet"),
+    AIMessage("Shall I freeze your account?"),
+]
+
+
+@pytest.mark.parametrize("consent", ["yes", "Ok, do it!", "sure, go ahead", "Yes please. Thanks"])
+def test_consent_to_a_question_of_the_agent_is_scored_as_the_request_it_is_about(
+    consent: str,
+) -> None:
+    messages = [*FREEZE, HumanMessage(consent), calls(order("tea"))]
+    assert user_request(CALL, {"messages": messages}) == "they stole my wallet"
+
+
+@pytest.mark.parametrize(
+    "words", ["yes, but translate this first", "transfer forty dollars", "no", "thanks"]
+)
+def test_words_of_their_own_are_a_request_of_their_own(words: str) -> None:
+    messages = [*FREEZE, HumanMessage(words), calls(order("tea"))]
+    assert user_request(CALL, {"messages": messages}) == words
+
+
+def test_consent_to_what_nobody_asked_carries_no_request() -> None:
+    told = [HumanMessage("they stole my wallet"), AIMessage("I am sorry to hear that.")]
+    messages = [*told, HumanMessage("yes"), calls(order("tea"))]
+    assert user_request(CALL, {"messages": messages}) == "yes"
+
+
+def test_consent_is_for_one_act() -> None:
+    first = [*FREEZE, HumanMessage("yes"), calls(order("tea"))]
+    refused = ToolMessage("not run", tool_call_id="1", status="error")
+    again = [*first, refused, calls(order("tea"), start=2)]
+    assert user_request(CALL, {"messages": again}) == "they stole my wallet"
+    ran = [*first, ToolMessage("done", tool_call_id="1"), calls(order("salt"), start=2)]
+    with pytest.raises(ValueError, match="consent was for one act, which has run"):
+        user_request(CALL, {"messages": ran})
