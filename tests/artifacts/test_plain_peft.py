@@ -59,7 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "some layers": {"target_modules": ["query"], "layers_to_transform": [1]},
     "one layer, named": {
         "target_modules": ["query"],
-        "layers_to_transform": 0,
+        "layers_to_transform": 1,
         "layers_pattern": "layer",
     },
     "ranks": {"rank_pattern": {r"layer\.0\..*query": 2, "key": 3, "^bert.pooler.dense$": 5}},
