@@ -30,9 +30,7 @@ class Classification(BaseModel):
     )
     reason: str = Field(description="Why this action, with the numbers.")
     label: str = Field(description="The likeliest label.")
-    confidence: float | None = Field(
-        description="Mean probability of the label, in [0, 1]; null if there is none."
-    )
+    confidence: float = Field(description="Mean probability of the label, in [0, 1].")
     variance: float | None = Field(
         description="Variance of that probability over draws of the adapter, in [0, 0.25]; null if "
         "the estimator has none."
@@ -41,7 +39,7 @@ class Classification(BaseModel):
         description="Share of ordinary texts that are nearer to the training texts, in [0, 1]; "
         "null if the adapter does not know."
     )
-    probabilities: dict[str, float | None] = Field(
+    probabilities: dict[str, float] = Field(
         description=f"The {TOP_K} likeliest labels and their mean probabilities."
     )
 
@@ -135,14 +133,10 @@ def _classification(
     likeliest = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
     return Classification(
         label=prediction["label"],
-        confidence=_finite(prediction["confidence"]),
-        variance=_finite(prediction["variance"]),
-        novelty=_finite(prediction["novelty"]),
-        probabilities={label: _finite(p) for label, p in likeliest[:TOP_K]},
+        confidence=prediction["confidence"],
+        # JSON has no NaN; that there is none stands in action and reason.
+        variance=None if math.isnan(prediction["variance"]) else prediction["variance"],
+        novelty=prediction["novelty"],
+        probabilities=dict(likeliest[:TOP_K]),
         **decision,
     )
-
-
-def _finite(value: float | None) -> float | None:
-    # JSON has no NaN; that the score is not to be trusted stands in action and reason.
-    return value if value is not None and math.isfinite(value) else None
