@@ -100,7 +100,7 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
         labels: That the classifier knows; empty if it does not say.
     """
     confidence, probabilities = prediction.confidence, prediction.probabilities
-    most = math.log(max(len(probabilities), 1))
+    most = math.log(max(len(probabilities), 1)) + _EQUAL
     spread = [
         ("variance", prediction.variance, 0.25),
         ("mutual_information", prediction.mutual_information, most),
@@ -116,20 +116,21 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
     for name, value, upper in numbers:
         # Rounding may go a hair too far; NaN is in no range.
         if not -_HAIR <= value <= upper + _HAIR:
-            return f"{name} {value} is not in [0, {upper:.4g}] (estimator {prediction.estimator})"
-    for label, probability in probabilities.items():
-        if not -_HAIR <= probability <= 1 + _HAIR:
-            return f"the probability of {label!r:.80}, {probability}, is not in [0, 1]"
-    if not abs(math.fsum(probabilities.values()) - 1) <= _SUM:
-        total = math.fsum(probabilities.values())
-        return f"its {len(probabilities)} probabilities sum to {total:.6g}; all labels' sum to 1"
+            return f"{name} {value} is not in [0, {upper:.3g}] (estimator {prediction.estimator})"
+    shares = probabilities.values()
+    total = sum(shares)  # where one is NaN, so is this; least and most would not show it
+    if not (abs(total - 1) <= _SUM and min(shares) >= -_HAIR and max(shares) <= 1 + _HAIR):
+        for label, share in probabilities.items():
+            if not -_HAIR <= share <= 1 + _HAIR:
+                return f"the probability of {label!r:.80}, {share}, is not in [0, 1]"
+        return f"its {len(shares)} probabilities sum to {total:.6g}; all labels' sum to 1"
     label = prediction.label
     if label not in probabilities or (len(labels) and label not in labels):
         return f"the label {label!r:.80} is none of the labels"
     if not abs(confidence - probabilities[label]) <= _EQUAL:
         return f"confidence {confidence} is not the label's probability, {probabilities[label]}"
-    likeliest, greatest = prediction.top(1)[0]
-    if not probabilities[label] >= greatest - _EQUAL:
+    if not probabilities[label] >= max(shares) - _EQUAL:
+        likeliest, greatest = prediction.top(1)[0]
         return f"the label {label!r:.80} is less likely than {likeliest!r:.80} ({greatest})"
     return None
 
