@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stdout
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from mcp.server.fastmcp import FastMCP
@@ -16,6 +17,8 @@ from pydantic import BaseModel, Field
 
 from bayeslora_tool.agents.tool import BayesLoRATool
 from bayeslora_tool.policy import Action, Policy
+from bayeslora_tool.serving.door import serve_http
+from bayeslora_tool.serving.library_logs import leave_words_out
 
 TOP_K = 5
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -56,7 +59,9 @@ def create_mcp_server(*, classifier: Any, policy: Policy, **settings: Any) -> Fa
         settings: Passed on to ``FastMCP``.
     """
     tool = BayesLoRATool(classifier=classifier, policy=policy)
+    leave_words_out()
     server = FastMCP("bayeslora", **settings)
+    server._mcp_server.version = version("bayeslora-tool")  # else it gives the library's
 
     async def classify(
         text: Annotated[str, Field(description="The text to classify.")],
@@ -93,7 +98,8 @@ def serve(
         transport: ``stdio``, or streamable HTTP at ``http://host:port/mcp``.
         host: Address to bind, for http. Requests must name it or loopback as their host, and web
             pages from elsewhere are refused (DNS rebinding). Nobody is asked who they are: beyond
-            loopback, put something in front that does.
+            loopback, put something in front that does. Who dawdles or sends too much is refused,
+            see ``door.py``.
         port: For http, in [1, 65535].
     """
     if transport == "stdio":
@@ -108,16 +114,15 @@ def serve(
         allowed_hosts=hosts,
         allowed_origins=[f"http://{name}" for name in hosts],
     )
-    create_mcp_server(
+    server = create_mcp_server(
         classifier=classifier,
         policy=policy,
-        host=host,
-        port=port,
         transport_security=security,
         # A call needs nothing of the one before it: no sessions to keep, lose or run out of.
         stateless_http=True,
         json_response=True,
-    ).run("streamable-http")
+    )
+    serve_http(server.streamable_http_app(), host=host, port=port)
 
 
 @asynccontextmanager

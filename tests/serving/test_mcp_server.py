@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from bayeslora_tool.cli import app
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.serving import mcp_server
+from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 from bayeslora_tool.serving.mcp_server import TOP_K, create_mcp_server
 from tests.conftest import ROOT
 from tests.fakes import Answers, FakeClassifier, make_prediction
@@ -220,7 +223,8 @@ async def test_serve_mcp_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             streamable_http_client(url) as (read, write, _),
             ClientSession(read, write) as session,
         ):
-            await session.initialize()
+            hello = await session.initialize()
+            assert hello.serverInfo.version == version("bayeslora-tool")
             texts = ["This movie was fantastic!", "I've seen better films"] * 4
             answers = await asyncio.gather(*(ask(session, text) for text in texts))
             assert [answer["action"] for answer in answers] == ["proceed", "escalate"] * 4
@@ -257,6 +261,16 @@ def test_bad_options_say_what_would_do(options: list[str], message: str) -> None
     result = CliRunner().invoke(app, ["serve-mcp", *options])
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_warm_loads_the_model_before_it_serves(warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(LazyClassifier, "load", lambda self: done.append("load"))
+    monkeypatch.setattr(mcp_server, "serve", lambda **settings: done.append("serve"))
+    result = CliRunner().invoke(app, ["serve-mcp", *(["--warm"] if warm else [])])
+    assert result.exit_code == 0, result.output
+    assert done == [*(["load"] if warm else []), "serve"]
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
