@@ -105,7 +105,11 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
         ("variance", prediction.variance, 0.25),
         ("mutual_information", prediction.mutual_information, most),
     ]
-    numbers = [("confidence", confidence, 1.0), ("entropy", prediction.entropy, most)]
+    numbers = [
+        ("confidence", confidence, 1.0),
+        ("entropy", prediction.entropy, most),
+        ("unread", prediction.unread, 1.0),
+    ]
     numbers += [
         (name, value, upper)
         for name, value, upper in spread

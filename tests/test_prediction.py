@@ -31,6 +31,8 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"mutual_information": NAN}, "mutual_information nan"),
     ({"mutual_information": -0.1}, "mutual_information -0.1"),
     ({"mutual_information": 5.0}, "mutual_information 5.0"),
+    ({"unread": NAN}, "unread nan"),
+    ({"unread": 1.5}, "unread 1.5"),
     ({"novelty": NAN}, "novelty nan"),
     ({"novelty": 7.0}, "novelty 7.0"),
     ({"novelty": -0.5}, "novelty -0.5"),
@@ -115,7 +117,9 @@ TEXTS = st.lists(
     st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=60).filter(
         lambda text: any(c.isascii() and c.isalnum() for c in text)
     )
-    | st.sampled_from(["a good film", "a dreadful meal", "good bad " * 60, "x" * 150]),
+    | st.sampled_from(
+        ["a good film", "a dreadful meal", "good bad " * 60, "x" * 150, "\u0e01\u0e32"]
+    ),
     min_size=1,
     max_size=6,
 )

@@ -61,6 +61,16 @@ class Linearized(NamedTuple):
     gradients: dict[str, Tensor]  # by module, see fused.Linearization
 
 
+class _Threads:
+    """OpenMP's threads stay behind in the parent of a fork: a pass that needs them never ends."""
+
+    def after_fork(self) -> None:
+        torch.set_num_threads(1)
+
+
+_THREADS = _Threads()
+
+
 class Network:
     """A fused model in eval mode.
 
@@ -80,11 +90,7 @@ class Network:
             if isinstance(module, nn.Linear) and {"classifier", "score"} & {*name.split(".")}:
                 module.register_forward_pre_hook(_keep_head_input)
         model.config.pad_token_id = encoder.pad_id  # decoders find a text's last token by it
-        begin_anew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """OpenMP's threads stay behind in the parent: a pass that waits for them never ends."""
-        torch.set_num_threads(1)
+        begin_anew_after_fork(_THREADS)
 
     @property
     def device(self) -> torch.device:
