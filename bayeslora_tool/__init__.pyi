@@ -19,3 +19,4 @@ from .policy import Scoring as Scoring
 from .policy import decide as decide
 from .policy import load_preset as load_preset
 from .prediction import Prediction as Prediction
+from .workers import OverloadedError as OverloadedError

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.prediction import Prediction, contradiction
 from bayeslora_tool.settings import Label, parse, read_settings
 
 Action = Literal["proceed", "clarify", "escalate"]
@@ -19,7 +19,6 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Variance = Annotated[float, Field(ge=0, le=0.25, allow_inf_nan=False)]
 
 _CONFIG = ConfigDict(extra="forbid")
-_HAIR = 1e-6
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -161,18 +160,16 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     """Route one prediction.
 
     Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where that gate is set,
-    ``novelty <= tau_novelty``. Fails closed: a confidence outside [0, 1], a variance outside
-    [0, 0.25], what the model did not read whole (see ``allow_unread``), or was scored otherwise
-    than the thresholds were calibrated for, escalates whatever the thresholds.
+    ``novelty <= tau_novelty``. Fails closed: what has no variance, contradicts itself (see
+    ``prediction.contradiction``), was not read whole (see ``allow_unread``), or was scored
+    otherwise than the thresholds were calibrated for, escalates whatever the thresholds.
     """
     confidence, variance = prediction.confidence, prediction.variance
-    # Rounding may go a hair too far; NaN is in no range.
-    if not (-_HAIR <= confidence <= 1 + _HAIR and -_HAIR <= variance <= 0.25 + _HAIR):
-        return Decision(
-            "escalate",
-            f"The score cannot be trusted: confidence {confidence}, variance {variance} "
-            f"(estimator {prediction.estimator}). A person must decide.",
-        )
+    wrong = contradiction(prediction)
+    if wrong is None and math.isnan(variance):
+        wrong = f"there is no variance (estimator {prediction.estimator})"
+    if wrong is not None:
+        return Decision("escalate", f"The score cannot be trusted: {wrong}. A person must decide.")
     if prediction.truncated:
         return Decision(
             "escalate",
@@ -189,12 +186,12 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     if mismatch := calibration_mismatch(policy, prediction.scored_by):
         return Decision("escalate", mismatch)
     novelty = math.nan if prediction.novelty is None else prediction.novelty
-    if policy.tau_novelty is not None and not -_HAIR <= novelty <= policy.tau_novelty:
+    if policy.tau_novelty is not None and not novelty <= policy.tau_novelty:
         far = (
-            f"farther from the training texts than {novelty:.1%} of ordinary ones (at "
+            "of unknown distance to the training texts"
+            if math.isnan(novelty)
+            else f"farther from the training texts than {novelty:.1%} of ordinary ones (at "
             f"most {policy.tau_novelty:.1%} proceed)"
-            if 0 <= novelty <= 1
-            else "of unknown distance to the training texts"
         )
         return Decision(
             "escalate",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -13,6 +14,8 @@ from typing import Any
 class Prediction:
     """Moments of the predictive distribution for one text.
 
+    What contradicts itself or leaves its ranges never proceeds, see :func:`contradiction`.
+
     Attributes:
         label: The likeliest label under the predictive mean (ties go to the first label).
         confidence: Predictive mean probability of ``label``, in [0, 1].
@@ -20,10 +23,11 @@ class Prediction:
             variance of the T draws). NaN where the estimator has none (``deterministic``): a
             policy never lets such a prediction proceed.
         probabilities: Predictive mean of every label, in the classifier's label order; read-only.
-        entropy: Entropy of the predictive mean, in nats, in [0, log C].
+            They sum to 1: a part of the labels will not do.
+        entropy: Entropy of the predictive mean, in nats, in [0, log C] of C labels.
         mutual_information: Entropy of the mean minus the mean entropy of the draws (BALD,
             Houlsby et al. 2011), in nats: the part of the doubt that the adapter's posterior
-            causes. NaN where the estimator has none.
+            causes, in [0, log C]. NaN where the estimator has none.
         n_draws: How many draws were taken (0 for ``deterministic``).
         estimator: How the moments were computed.
         seed: Seed of the draws; the same seed and text give the same answer again.
@@ -76,6 +80,65 @@ class Prediction:
         return cls(**values)
 
 
+# What numbers of 32 bits, or of four decimals, may differ by and still be called equal.
+_EQUAL = 1e-4
+# Of a sum of probabilities: thousands of 32 bits lie within it.
+_SUM = 1e-3
+# Beyond the ends of a range.
+_HAIR = 1e-6
+
+
+def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str | None:
+    """Why a prediction cannot be what it says it is; None if it can.
+
+    Its probabilities are a distribution over all labels, ``label`` the likeliest of them and
+    ``confidence`` its probability; each number lies in its range. Only ``deterministic`` may have
+    no variance and no mutual information (NaN).
+
+    Args:
+        prediction: Of fields of the right types.
+        labels: That the classifier knows; empty if it does not say.
+    """
+    confidence, probabilities = prediction.confidence, prediction.probabilities
+    most = math.log(max(len(probabilities), 1)) + _EQUAL
+    spread = [
+        ("variance", prediction.variance, 0.25),
+        ("mutual_information", prediction.mutual_information, most),
+    ]
+    numbers = [
+        ("confidence", confidence, 1.0),
+        ("entropy", prediction.entropy, most),
+        ("unread", prediction.unread, 1.0),
+    ]
+    numbers += [
+        (name, value, upper)
+        for name, value, upper in spread
+        if not (prediction.estimator == "deterministic" and math.isnan(value))
+    ]
+    if prediction.novelty is not None:
+        numbers.append(("novelty", prediction.novelty, 1.0))
+    for name, value, upper in numbers:
+        # Rounding may go a hair too far; NaN is in no range.
+        if not -_HAIR <= value <= upper + _HAIR:
+            return f"{name} {value} is not in [0, {upper:.3g}] (estimator {prediction.estimator})"
+    shares = probabilities.values()
+    total = sum(shares)  # where one is NaN, so is this; least and most would not show it
+    if not (abs(total - 1) <= _SUM and min(shares) >= -_HAIR and max(shares) <= 1 + _HAIR):
+        for label, share in probabilities.items():
+            if not -_HAIR <= share <= 1 + _HAIR:
+                return f"the probability of {label!r:.80}, {share}, is not in [0, 1]"
+        return f"its {len(shares)} probabilities sum to {total:.6g}; all labels' sum to 1"
+    label = prediction.label
+    if label not in probabilities or (len(labels) and label not in labels):
+        return f"the label {label!r:.80} is none of the labels"
+    if not abs(confidence - probabilities[label]) <= _EQUAL:
+        return f"confidence {confidence} is not the label's probability, {probabilities[label]}"
+    if not probabilities[label] >= max(shares) - _EQUAL:
+        likeliest, greatest = prediction.top(1)[0]
+        return f"the label {label!r:.80} is less likely than {likeliest!r:.80} ({greatest})"
+    return None
+
+
 _PLAIN: Mapping[str, tuple[type, ...]] = {
     "label": (str,),
     "confidence": (float, int),
@@ -93,15 +156,22 @@ _PLAIN: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def check_predictions(predictions: object, n: int) -> list[Prediction]:
-    """What a ``predict`` that may be anybody's gave for ``n`` texts, if it is plain data.
+def check_predictions(
+    predictions: object, n: int, labels: Collection[str] = ()
+) -> list[Prediction]:
+    """What a ``predict`` that may be anybody's gave for ``n`` texts, if it makes sense.
 
-    Checkpoints and tool messages hold plain data only, so numpy's scalars are refused too. Whether
-    the numbers make sense is for ``policy.decide``.
+    Checkpoints and tool messages hold plain data only, so numpy's scalars are refused too.
+
+    Args:
+        predictions: What it gave.
+        n: How many texts it was given.
+        labels: That the classifier knows; empty if it does not say.
 
     Raises:
-        TypeError: Not ``n`` predictions (nor of a subclass: checkpoints give none back), a field of
-            another type, or a label without probability.
+        TypeError: Not ``n`` predictions (nor of a subclass: checkpoints give none back), or a field
+            of another type.
+        ValueError: One that contradicts itself, see :func:`contradiction`.
     """
     if not isinstance(predictions, Sequence) or len(predictions) != n:
         raise TypeError(f"expected a list of {n} Predictions, `predict` gave {predictions!r:.80}")
@@ -113,8 +183,8 @@ def check_predictions(predictions: object, n: int) -> list[Prediction]:
         for label, probability in prediction.probabilities.items():
             _check_plain("a label in `probabilities`", label, (str,))
             _check_plain(f"`probabilities[{label!r}]`", probability, (float, int))
-        if prediction.label not in prediction.probabilities:
-            raise TypeError(f"`probabilities` must hold the label {prediction.label!r:.80}")
+        if why := contradiction(prediction, labels):
+            raise ValueError(f"what `predict` gave cannot be trusted: {why}")
     return list(predictions)
 
 

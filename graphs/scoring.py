@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
-from threading import Thread
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.prediction import Prediction, check_predictions
+from bayeslora_tool.workers import BoundedCalls
+
+# Of one classifier. As many as Python's own executors, which run what is sync, start at most.
+MOST_HANGING = 32
+_calls = BoundedCalls(MOST_HANGING)
 
 
 class Predictor(Protocol):
@@ -50,15 +52,14 @@ def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, 
     """State update ``{"prediction", "failure"}``, one of which is None.
 
     A call past its ``timeout`` cannot be stopped: it goes on in a thread of its own, which does not
-    keep the process from ending, and its answer is dropped.
+    keep the process from ending, and its answer is dropped. A classifier of which ``MOST_HANGING``
+    calls hang so is not asked again until one of them returns.
     """
     try:
         if timeout is None:
-            return _checked(classifier.predict([text]))
-        future = _call(lambda: classifier.predict([text]))
-        if not wait([future], timeout).done:
-            raise _late(timeout)
-        return _checked(future.result())
+            return _checked(classifier, classifier.predict([text]))
+        found = _calls.run(classifier, lambda: classifier.predict([text]), timeout)
+        return _checked(classifier, found)
     except GraphBubbleUp:
         raise
     # A sync call is not cancelled from outside, so it was from within.
@@ -70,46 +71,32 @@ async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str,
     """The same with the classifier's ``apredict``; a late call is cancelled."""
     task = None
     try:
+        _calls.check(classifier)
         task = asyncio.ensure_future(classifier.apredict([text]))
         # Unlike `wait_for`, this does not wait for a call that ignores its cancellation.
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
             assert timeout is not None
-            raise _late(timeout)
+            raise TimeoutError(f"no prediction within {timeout:g} s")
         if task.cancelled():  # from within; a run that is cancelled itself does not get here
             raise RuntimeError("the scoring was cancelled")
-        return _checked(task.result())
+        return _checked(classifier, task.result())
     except GraphBubbleUp:
         raise
     except Exception as error:
         return _failure(error)
     finally:
-        if task is not None:
+        if task is not None and not task.done():
+            _calls.give_up(classifier, task)
             task.cancel()
+            # Nobody awaits it any more; asyncio would log what it raises, which may quote the text.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
-def _call(function: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(function))
-        except BaseException as error:
-            future.set_exception(error)
-
-    # An executor's threads are joined when the process ends; one that hangs would hold it up.
-    Thread(target=run, name="bayeslora-score", daemon=True).start()
-    return future
-
-
-def _checked(predictions: Any) -> dict[str, Any]:
-    (prediction,) = check_predictions(predictions, 1)
+def _checked(classifier: object, predictions: Any) -> dict[str, Any]:
+    labels = getattr(classifier, "labels", ())
+    (prediction,) = check_predictions(predictions, 1, labels)
     return {"prediction": prediction.to_dict(), "failure": None}
-
-
-def _late(timeout: float) -> TimeoutError:
-    return TimeoutError(f"no prediction within {timeout:g} s")
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,20 +10,33 @@ from bayeslora_tool.prediction import Prediction
 
 
 def make_prediction(**changes: Any) -> Prediction:
+    """A prediction that makes sense in all that is not given."""
+    label, confidence = changes.get("label", "yes"), changes.get("confidence", 0.9)
     values: dict[str, Any] = {
-        "label": "yes",
-        "confidence": 0.9,
+        "label": label,
+        "confidence": confidence,
         "variance": 0.001,
-        "probabilities": {"yes": 0.9, "no": 0.1},
-        "entropy": 0.325,
+        "probabilities": _spread(label, confidence),
         "mutual_information": 0.002,
         "n_draws": 20,
         "estimator": "monte_carlo",
         "seed": 0,
         "n_tokens": 5,
         "truncated": False,
-    }
-    return Prediction(**values | changes)
+    } | changes
+    shares = [
+        p for p in values["probabilities"].values() if isinstance(p, float | int) and 0 < p <= 1
+    ]
+    return Prediction(**{"entropy": -sum(p * math.log(p) for p in shares)} | values)
+
+
+def _spread(label: str, confidence: Any) -> dict[str, Any]:
+    """A distribution in which no label is likelier; of two where two will do."""
+    if not (isinstance(confidence, float | int) and 0 < confidence <= 1):
+        return {label: confidence, "no": 0.1}
+    n = max(1, math.ceil((1 - confidence) / confidence))
+    others = ["yes" if label == "no" else "no", *(f"other {i}" for i in range(2, n + 1))]
+    return {label: confidence} | dict.fromkeys(others, (1 - confidence) / n)
 
 
 class FakeClassifier:
@@ -55,7 +69,7 @@ def by_words(text: str) -> Prediction:
     """Sure unless the text says otherwise; the last line decides."""
     last = text.splitlines()[-1]
     if "vague" in last:
-        return make_prediction(confidence=0.6, probabilities={"yes": 0.6, "no": 0.4})
+        return make_prediction(confidence=0.6)
     if "odd" in last:
         return make_prediction(variance=0.2)
     if "boom" in last:

@@ -22,7 +22,8 @@ BELOW = math.nextafter(0.8, 0)
         (0.8, 0.01, "proceed"),  # both exactly at their thresholds
         (1.0, 0.0, "proceed"),
         (BELOW, 0.01, "clarify"),
-        (0.0, 0.0, "clarify"),
+        (0.01, 0.0, "clarify"),
+        (0.0, 0.0, "escalate"),  # the likeliest label has some probability
         (0.8, ABOVE, "escalate"),
         (BELOW, ABOVE, "escalate"),
         (1.0, 0.25, "escalate"),
@@ -96,7 +97,7 @@ def test_reasons_carry_the_numbers() -> None:
     policy = Policy(0.8, 0.01)
     sure = decide(make_prediction(), policy).reason
     assert "'yes' with confidence 0.900 (>= 0.8) and variance 0.001 (<= 0.01)" in sure
-    vague = decide(make_prediction(confidence=0.6, probabilities={"yes": 0.6, "no": 0.4}), policy)
+    vague = decide(make_prediction(confidence=0.6), policy)
     assert "0.600 (< 0.8)" in vague.reason
     assert "'yes' (0.600) or 'no' (0.400)" in vague.reason
     odd = decide(make_prediction(variance=0.2), policy).reason

@@ -113,7 +113,7 @@ class BayesLoRATool(BaseTool):
         return _answer(records)
 
     def _records(self, texts: list[str], predictions: object) -> list[DecisionRecord]:
-        checked = check_predictions(predictions, len(texts))
+        checked = check_predictions(predictions, len(texts), getattr(self.classifier, "labels", ()))
         return [
             decision_record(
                 text, {"prediction": prediction.to_dict(), "failure": None}, self.policy

@@ -34,10 +34,13 @@ def serve_mcp(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="For http.")] = 8000,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Load the model before serving, not with the first call.")
+    ] = False,
 ) -> None:
     """Let any MCP client classify with doubt: one tool, whose answer says whether to act on it.
 
-    The model loads with the first call. Example of a client's configuration:
+    The model loads with the first call, or before with --warm. Example of a client's configuration:
 
       {"mcpServers": {"bayeslora": {"command": "bayeslora", "args": ["serve-mcp"]}}}
     """
@@ -55,6 +58,8 @@ def serve_mcp(
         # To stderr, a line each; before the protocol's own set-up, which would wrap them.
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("mcp").setLevel(logging.WARNING)
+        if warm:
+            classifier.load()
         serve(
             classifier=classifier,
             policy=chosen.policy,

@@ -1,5 +1,4 @@
 from .batching import MicroBatcher as MicroBatcher
-from .batching import OverloadedError as OverloadedError
 from .encoding import Encoder as Encoder
 from .estimators import Moments as Moments
 from .network import Network as Network

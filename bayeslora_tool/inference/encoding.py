@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bayeslora_tool.quoting import brief
 from bayeslora_tool.text import beginning, check_text, must_be_read
+from bayeslora_tool.workers import begin_anew_after_fork
 
 MAX_TEXTS = 128  # of a batch: bounds T x B x C, however short the texts are
 # Of a text that a tokenizer gets to see. The longest entry of an English WordPiece vocabulary has
@@ -170,6 +171,11 @@ class _SlowReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
         self._tokenizer, self._max_tokens = tokenizer, max_tokens
         self._special = tokenizer.num_special_tokens_to_add()
+        self.after_fork()
+        begin_anew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Another thread of the parent may have held the lock."""
         self._lock = Lock()  # nothing says that it may be used by two threads at once
 
     def __call__(self, texts: list[str]) -> list[tuple[list[int], bool, float]]:

@@ -17,6 +17,7 @@ from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import fuse, linearization
 from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.workers import begin_anew_after_fork
 
 # Draws x texts x tokens up to which draws share a pass; past it, one by one is as fast.
 TOKENS_SIDE_BY_SIDE = 1024
@@ -60,6 +61,16 @@ class Linearized(NamedTuple):
     gradients: dict[str, Tensor]  # by module, see fused.Linearization
 
 
+class _Threads:
+    """OpenMP's threads stay behind in the parent of a fork: a pass that needs them never ends."""
+
+    def after_fork(self) -> None:
+        torch.set_num_threads(1)
+
+
+_THREADS = _Threads()
+
+
 class Network:
     """A fused model in eval mode.
 
@@ -79,6 +90,7 @@ class Network:
             if isinstance(module, nn.Linear) and {"classifier", "score"} & {*name.split(".")}:
                 module.register_forward_pre_hook(_keep_head_input)
         model.config.pad_token_id = encoder.pad_id  # decoders find a text's last token by it
+        begin_anew_after_fork(_THREADS)
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bayeslora_tool.artifacts.manifest import bundled_adapters, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Preset
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.workers import begin_anew_after_fork
 
 if TYPE_CHECKING:
     from bayeslora_tool.classifier import BayesLoRAClassifier
@@ -28,8 +29,13 @@ class LazyClassifier:
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
-        self._lock = Lock()
+        self.after_fork()
+        begin_anew_after_fork(self)
         self._loaded: BayesLoRAClassifier | None = None
+
+    def after_fork(self) -> None:
+        """Another thread of the parent may have been loading."""
+        self._lock = Lock()
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

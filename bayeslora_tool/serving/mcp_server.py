@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stdout
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from mcp.server.fastmcp import FastMCP
@@ -16,6 +17,8 @@ from pydantic import BaseModel, Field
 
 from bayeslora_tool.agents.tool import BayesLoRATool
 from bayeslora_tool.policy import Action, Policy
+from bayeslora_tool.serving.door import serve_http
+from bayeslora_tool.serving.library_logs import leave_words_out
 
 TOP_K = 5
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -30,9 +33,7 @@ class Classification(BaseModel):
     )
     reason: str = Field(description="Why this action, with the numbers.")
     label: str = Field(description="The likeliest label.")
-    confidence: float | None = Field(
-        description="Mean probability of the label, in [0, 1]; null if there is none."
-    )
+    confidence: float = Field(description="Mean probability of the label, in [0, 1].")
     variance: float | None = Field(
         description="Variance of that probability over draws of the adapter, in [0, 0.25]; null if "
         "the estimator has none."
@@ -41,7 +42,7 @@ class Classification(BaseModel):
         description="Share of ordinary texts that are nearer to the training texts, in [0, 1]; "
         "null if the adapter does not know."
     )
-    probabilities: dict[str, float | None] = Field(
+    probabilities: dict[str, float] = Field(
         description=f"The {TOP_K} likeliest labels and their mean probabilities."
     )
 
@@ -58,7 +59,9 @@ def create_mcp_server(*, classifier: Any, policy: Policy, **settings: Any) -> Fa
         settings: Passed on to ``FastMCP``.
     """
     tool = BayesLoRATool(classifier=classifier, policy=policy)
+    leave_words_out()
     server = FastMCP("bayeslora", **settings)
+    server._mcp_server.version = version("bayeslora-tool")  # else it gives the library's
 
     async def classify(
         text: Annotated[str, Field(description="The text to classify.")],
@@ -95,7 +98,8 @@ def serve(
         transport: ``stdio``, or streamable HTTP at ``http://host:port/mcp``.
         host: Address to bind, for http. Requests must name it or loopback as their host, and web
             pages from elsewhere are refused (DNS rebinding). Nobody is asked who they are: beyond
-            loopback, put something in front that does.
+            loopback, put something in front that does. Who dawdles or sends too much is refused,
+            see ``door.py``.
         port: For http, in [1, 65535].
     """
     if transport == "stdio":
@@ -110,16 +114,15 @@ def serve(
         allowed_hosts=hosts,
         allowed_origins=[f"http://{name}" for name in hosts],
     )
-    create_mcp_server(
+    server = create_mcp_server(
         classifier=classifier,
         policy=policy,
-        host=host,
-        port=port,
         transport_security=security,
         # A call needs nothing of the one before it: no sessions to keep, lose or run out of.
         stateless_http=True,
         json_response=True,
-    ).run("streamable-http")
+    )
+    serve_http(server.streamable_http_app(), host=host, port=port)
 
 
 @asynccontextmanager
@@ -135,14 +138,10 @@ def _classification(
     likeliest = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
     return Classification(
         label=prediction["label"],
-        confidence=_finite(prediction["confidence"]),
-        variance=_finite(prediction["variance"]),
-        novelty=_finite(prediction["novelty"]),
-        probabilities={label: _finite(p) for label, p in likeliest[:TOP_K]},
+        confidence=prediction["confidence"],
+        # JSON has no NaN; that there is none stands in action and reason.
+        variance=None if math.isnan(prediction["variance"]) else prediction["variance"],
+        novelty=prediction["novelty"],
+        probabilities=dict(likeliest[:TOP_K]),
         **decision,
     )
-
-
-def _finite(value: float | None) -> float | None:
-    # JSON has no NaN; that the score is not to be trusted stands in action and reason.
-    return value if value is not None and math.isfinite(value) else None

@@ -62,7 +62,7 @@ class PredictionCache:
                 advance(len(batch))
 
     def _score(self, texts: list[str]) -> list[Prediction]:
-        return check_predictions(self._classifier.predict(texts), len(texts))
+        return check_predictions(self._classifier.predict(texts), len(texts), self.labels)
 
     def _try(self, texts: list[str]) -> Sequence[Prediction | Exception]:
         try:

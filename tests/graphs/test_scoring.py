@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bayeslora_tool.graphs.runs import resume, start
+from bayeslora_tool.graphs.scoring import ascore, score
 
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.review.requests import REVIEW_ACTION
@@ -44,7 +45,14 @@ class MorePrediction(Prediction):
         ([make_prediction(novelty="far")], "`novelty` must be a plain float"),
         ([make_prediction(confidence=10**400)], "`confidence` must be a plain float"),
         ([make_prediction(label=3)], "`label` must be a plain str"),
-        ([make_prediction(label="other")], "`probabilities` must hold the label 'other'"),
+        (
+            [make_prediction(label="other", probabilities={"yes": 0.9, "no": 0.1})],
+            "cannot be trusted: the label 'other' is none of the labels",
+        ),
+        (
+            [make_prediction(confidence=0.99, probabilities={"yes": 0.1, "no": 0.9})],
+            "confidence 0.99 is not the label's probability, 0.1",
+        ),
         ([make_prediction(probabilities={"yes": "0.9"})], "`probabilities['yes']` must be a plain"),
         ([make_prediction(confidence=97.0)], "cannot be trusted: confidence 97.0"),
         ([make_prediction(variance=-1.0)], "variance -1.0"),
@@ -157,3 +165,20 @@ async def test_an_async_classifier_that_hangs_and_ignores_its_end_is_escalated()
 def test_a_classifier_in_time_is_heard(fake: FakeClassifier) -> None:
     graph = build(fake, timeout=60)
     assert start(graph, {"text": "clear"}, on(1))["outcome"]["decided_by"] == "model"
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+async def test_a_label_that_the_classifier_does_not_know_is_no_prediction(
+    timeout: float | None,
+) -> None:
+    class Knows(AsyncAnswers):
+        labels = ("yes", "no")
+
+    for label, known in (("yes", True), ("other", False)):
+        classifier = Knows([make_prediction(label=label)])
+        for scored in (
+            score(classifier, "x", timeout),
+            await ascore(classifier, "x", timeout),
+        ):
+            assert (scored["failure"] is None) == known
+            assert known or "the label 'other' is none of the labels" in scored["failure"]

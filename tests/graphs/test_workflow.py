@@ -34,7 +34,7 @@ def only(graph: Any) -> tuple[str, dict[str, Any]]:
 def by_number(text: str) -> Prediction:
     """Confidence is the number that the text ends with."""
     c = float(text.split()[-1])
-    return make_prediction(confidence=c, probabilities={"yes": c, "no": 1 - c})
+    return make_prediction(confidence=c)
 
 
 class Parent(TypedDict):

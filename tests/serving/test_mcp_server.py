@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from bayeslora_tool.cli import app
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.serving import mcp_server
+from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 from bayeslora_tool.serving.mcp_server import TOP_K, create_mcp_server
 from tests.conftest import ROOT
-from tests.fakes import FakeClassifier, make_prediction
+from tests.fakes import Answers, FakeClassifier, make_prediction
 from tests.server_process import LOOPBACK, free_port, offline, running
 
 NAME = "classify_with_uncertainty"
@@ -67,9 +70,9 @@ async def test_the_tool_declares_what_it_takes_and_gives(
 
 
 async def test_the_answer_is_structured_and_stands_in_the_text_too(policy: Policy) -> None:
-    labels = {f"l{i}": (10 - i) / 55 for i in range(10)}
+    labels = {"l0": 0.9} | {f"l{i}": (10 - i) / 450 for i in range(1, 10)}
     known = make_prediction(label="l0", probabilities=labels, novelty=0.25)
-    server = create_mcp_server(classifier=FakeClassifier(lambda text: known), policy=policy)
+    server = create_mcp_server(classifier=Answers([known]), policy=policy)
     async with connected(server) as session:  # the client checks answers against the schema
         result = await session.call_tool(NAME, {"text": "hello"})
     assert result.structuredContent
@@ -89,17 +92,26 @@ async def test_the_answer_is_structured_and_stands_in_the_text_too(policy: Polic
     assert '"action": "proceed"' in block.text
 
 
-async def test_a_score_that_is_no_number_escalates_as_null(policy: Policy) -> None:
-    broken = make_prediction(
-        confidence=math.nan, variance=math.nan, probabilities={"yes": math.nan}
+async def test_a_variance_that_does_not_exist_escalates_as_null(policy: Policy) -> None:
+    without = make_prediction(
+        estimator="deterministic", variance=math.nan, mutual_information=math.nan
     )
-    server = create_mcp_server(classifier=FakeClassifier(lambda text: broken), policy=policy)
-    async with connected(server) as session:
+    async with connected(
+        create_mcp_server(classifier=Answers([without]), policy=policy)
+    ) as session:
         answer = await ask(session, "hello")
     assert answer["action"] == "escalate"
-    assert "cannot be trusted" in answer["reason"]
-    assert (answer["confidence"], answer["variance"], answer["novelty"]) == (None, None, None)
-    assert answer["probabilities"] == {"yes": None}
+    assert "there is no variance" in answer["reason"]
+    assert (answer["confidence"], answer["variance"], answer["novelty"]) == (0.9, None, None)
+
+
+async def test_a_score_that_contradicts_itself_is_a_tool_error(policy: Policy) -> None:
+    broken = make_prediction(confidence=0.99, probabilities={"yes": 0.1, "no": 0.9})
+    async with connected(create_mcp_server(classifier=Answers([broken]), policy=policy)) as session:
+        result = await session.call_tool(NAME, {"text": "hello"})
+    assert result.isError
+    assert result.content[0].type == "text"
+    assert "do not act on it" in result.content[0].text
 
 
 @pytest.mark.parametrize(
@@ -125,7 +137,7 @@ async def test_concurrent_calls_are_scored_together(policy: Policy) -> None:
 
         def run(self, key: str, texts: list[str]) -> list[Prediction]:
             self.sizes.append(len(texts))
-            return [make_prediction(label=text, probabilities={text: 0.9}) for text in texts]
+            return [make_prediction(label=text) for text in texts]
 
         async def apredict(self, texts: Sequence[str]) -> list[Prediction]:
             return await asyncio.wrap_future(self.batcher.submit("", texts))
@@ -211,7 +223,8 @@ async def test_serve_mcp_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             streamable_http_client(url) as (read, write, _),
             ClientSession(read, write) as session,
         ):
-            await session.initialize()
+            hello = await session.initialize()
+            assert hello.serverInfo.version == version("bayeslora-tool")
             texts = ["This movie was fantastic!", "I've seen better films"] * 4
             answers = await asyncio.gather(*(ask(session, text) for text in texts))
             assert [answer["action"] for answer in answers] == ["proceed", "escalate"] * 4
@@ -248,6 +261,16 @@ def test_bad_options_say_what_would_do(options: list[str], message: str) -> None
     result = CliRunner().invoke(app, ["serve-mcp", *options])
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_warm_loads_the_model_before_it_serves(warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(LazyClassifier, "load", lambda self: done.append("load"))
+    monkeypatch.setattr(mcp_server, "serve", lambda **settings: done.append("serve"))
+    result = CliRunner().invoke(app, ["serve-mcp", *(["--warm"] if warm else [])])
+    assert result.exit_code == 0, result.output
+    assert done == [*(["load"] if warm else []), "serve"]
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
