@@ -25,39 +25,21 @@ What holds, and what cannot:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from hashlib import sha256
-from threading import Lock
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, cast
 from uuid import uuid4
 
-from bayeslora_tool.graphs.record import (
-    Doing,
-    Run,
-    Turn,
-    advance_clock,
-    end,
-    forget,
-    lives,
-    newest,
-    take,
-    this_run,
-)
 from bayeslora_tool.graphs.script import Script, arun, call, run
 from bayeslora_tool.graphs.state import EscalationInput
-from bayeslora_tool.graphs.thread import NO_ANSWER, ThreadError, ThreadView, claim
+from bayeslora_tool.graphs.thread import NO_ANSWER, ThreadView, claim
+from bayeslora_tool.graphs.turn import Graph, check_config, in_turn, saver_of, view_of
 from bayeslora_tool.graphs.workflow import WorkflowInput
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import NULL_TASK_ID
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
-from langgraph.pregel import Pregel
 from langgraph.types import Command
 
-Graph = Pregel[Any, Any, Any, Any]
 State = dict[str, Any]
-T = TypeVar("T")
 _MOST_QUESTIONS = 100  # of one task, that were answered before
 
 
@@ -99,7 +81,7 @@ def _start(
     def work(view: ThreadView) -> Script[State]:
         return (yield from _invoke(graph, value, config, options))
 
-    return (yield from _in_turn(graph, config, "start", check, work, options))
+    return (yield from in_turn(graph, config, "start", check, work, options))
 
 
 def pending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
@@ -118,8 +100,8 @@ async def apending(graph: Graph, config: RunnableConfig) -> dict[str, Any]:
 
 
 def _pending(graph: Graph, config: RunnableConfig) -> Script[dict[str, Any]]:
-    _check(graph, config)
-    view = yield from _view(graph, config)
+    check_config(graph, config)
+    view = yield from view_of(graph, config)
     view.check_known()
     view.check_own()
     return view.waiting
@@ -188,11 +170,11 @@ def _resume(
         by = uuid4().hex
         for name, answer in answers.items():
             where = view.snapshot.config
-            yield from call(_saver(graph), "put_writes", where, claim(answer, by), name)
-        (yield from _view(graph, config)).check_taken(answers, by)
+            yield from call(saver_of(graph), "put_writes", where, claim(answer, by), name)
+        (yield from view_of(graph, config)).check_taken(answers, by)
         return (yield from _invoke(graph, Command(resume=dict(answers)), config, options))
 
-    return (yield from _in_turn(graph, config, "resume", check, work, options, takeover))
+    return (yield from in_turn(graph, config, "resume", check, work, options, takeover))
 
 
 def recover(
@@ -228,17 +210,17 @@ def _recover(
     def work(view: ThreadView) -> Script[State]:
         if view.has_old_answer:
             where = view.snapshot.config
-            yield from call(_saver(graph), "put_writes", where, [NO_ANSWER], NULL_TASK_ID)
+            yield from call(saver_of(graph), "put_writes", where, [NO_ANSWER], NULL_TASK_ID)
         state = yield from _invoke(graph, None, config, options)
         for _ in range(_MOST_QUESTIONS):
-            owed = (yield from _view(graph, config)).owed(state)
+            owed = (yield from view_of(graph, config)).owed(state)
             if not owed:
                 return state
             state = yield from _invoke(graph, Command(resume=owed), config, options)
         raise RuntimeError("the graph asks the same questions again and again")
 
     check = ThreadView.check_recover
-    return (yield from _in_turn(graph, config, "recover", check, work, options, takeover))
+    return (yield from in_turn(graph, config, "recover", check, work, options, takeover))
 
 
 def abandon(graph: Graph, config: RunnableConfig, *, takeover: bool = False) -> None:
@@ -261,10 +243,10 @@ def _abandon(graph: Graph, config: RunnableConfig, takeover: bool) -> Script[Non
         # Again, for what was done already calls for what comes next.
         while view.unfinished:
             yield from call(graph, "update_state", config, None, as_node=END)
-            view = yield from _view(graph, config)
+            view = yield from view_of(graph, config)
 
     check = ThreadView.check_unfinished
-    yield from _in_turn(graph, config, "abandon", check, work, takeover=takeover)
+    yield from in_turn(graph, config, "abandon", check, work, takeover=takeover)
 
 
 def _invoke(
@@ -272,125 +254,6 @@ def _invoke(
 ) -> Script[State]:
     output = yield from call(graph, "invoke", value, config, durability="sync", **options)
     return cast(State, output)
-
-
-def _saver(graph: Graph) -> BaseCheckpointSaver[Any]:
-    if not isinstance(graph.checkpointer, BaseCheckpointSaver):
-        raise ValueError(
-            "the graph has no checkpointer, so no run could wait for a person; compile it with "
-            "one: builder.compile(checkpointer=...)"
-        )
-    return graph.checkpointer
-
-
-def _check(graph: Graph, config: RunnableConfig, options: Mapping[str, Any] | None = None) -> str:
-    _saver(graph)
-    if "durability" in (options or {}):
-        raise TypeError("`durability` is 'sync' here: what is promised rests on it")
-    where = config.get("configurable", {})
-    if "thread_id" not in where:
-        raise ValueError(
-            f'`config` names no thread (got {config!r:.80}); give {{"configurable": '
-            f'{{"thread_id": "..."}}}}'
-        )
-    if where.get("checkpoint_ns"):
-        raise ValueError(
-            f"`config` names a subgraph (checkpoint_ns={where['checkpoint_ns']!r}); leave it out: "
-            f"the thread as a whole is carried on"
-        )
-    if where.get("checkpoint_id"):
-        raise ValueError(
-            f"`config` names an old checkpoint (checkpoint_id={where['checkpoint_id']!r}); leave "
-            f"it out: only a thread's newest state can be carried on safely"
-        )
-    return str(where["thread_id"])
-
-
-_threads: set[tuple[int, str]] = set()
-_threads_lock = Lock()
-
-
-@contextmanager
-def _alone(graph: Graph, thread: str) -> Iterator[None]:
-    # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
-    # The checkpointer in memory cannot tell which of two threads of a process wrote first.
-    key = id(graph.checkpointer), thread
-    with _threads_lock:
-        if key in _threads:
-            raise ThreadError(
-                "busy",
-                f"thread {thread!r} is being worked on by another call in this process; see what "
-                f"is pending when it is done",
-            )
-        _threads.add(key)
-    try:
-        yield
-    finally:
-        with _threads_lock:
-            _threads.remove(key)
-
-
-def _in_turn(
-    graph: Graph,
-    config: RunnableConfig,
-    doing: Doing,
-    check: Callable[[ThreadView], None],
-    work: Callable[[ThreadView], Script[T]],
-    options: Mapping[str, Any] | None = None,
-    takeover: bool = False,
-) -> Script[T]:
-    """Do ``work`` on a thread while no other call does, if it passes the ``check``."""
-    thread, saver = _check(graph, config, options), _saver(graph)
-    with _alone(graph, thread):
-        mine = this_run(doing, _fingerprint(graph))
-        while True:
-            before = yield from newest(saver, thread)
-            if before.broken_off and not takeover:
-                _check_gone(before.broken_off, thread)
-            view = yield from _view(graph, config, before)
-            check(view)
-            if (yield from take(saver, thread, before, mine)):
-                break
-        for checkpoint_id in view.checkpoint_ids():
-            advance_clock(checkpoint_id)
-        try:
-            result = yield from work(view)
-        except GeneratorExit:  # nobody drives this any more, so nothing more can be written
-            forget(mine)
-            raise
-        except BaseException:
-            yield from end(saver, thread, before, mine)
-            raise
-        yield from end(saver, thread, before, mine)
-        return result
-
-
-def _check_gone(run: Run, thread: str) -> None:
-    if (alive := lives(run)) is False:
-        return
-    where = f"process {run['pid']} on {run['host'].split(' ')[0]}"
-    hint = "" if alive else "; if that is gone for good, pass takeover=True"
-    raise ThreadError(
-        "busy",
-        f"thread {thread!r} is being worked on by {where} ({run['doing']}){hint}; see what is "
-        f"pending when it is done",
-    )
-
-
-def _fingerprint(graph: Graph) -> str:
-    """Of the names of the nodes: which of them a thread may wait in."""
-    names = [*graph.nodes]
-    for place, subgraph in graph.get_subgraphs(recurse=True):
-        names += [f"{place}|{node}" for node in getattr(subgraph, "nodes", ())]
-    return sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
-
-
-def _view(graph: Graph, config: RunnableConfig, turn: Turn | None = None) -> Script[ThreadView]:
-    snapshot = yield from call(graph, "get_state", config, subgraphs=True)
-    saved = yield from call(_saver(graph), "get_tuple", snapshot.config)
-    left = turn.broken_off if turn else None
-    other = left is not None and left["graph"] != _fingerprint(graph)
-    return ThreadView(snapshot, saved, broke_off_elsewhere=other)
 
 
 def _check_input(graph: Graph, value: Any) -> None:
@@ -406,7 +269,7 @@ def _check_input(graph: Graph, value: Any) -> None:
 def _check_storable(graph: Graph, name: str, value: object) -> None:
     # LangGraph would find out in the middle of the run, and leave the thread there.
     try:
-        _saver(graph).serde.dumps_typed(value)
+        saver_of(graph).serde.dumps_typed(value)
     except Exception as error:
         raise ValueError(
             f"{name} cannot be kept in a checkpoint ({type(error).__name__}: {error}); give plain "

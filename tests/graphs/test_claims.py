@@ -55,7 +55,7 @@ def test_of_reviewers_who_answer_at_once_in_one_process_one_is_heard() -> None:
 def test_of_reviewers_in_processes_that_share_only_the_database_one_is_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bayeslora_tool.graphs.runs._alone", lambda *_: nullcontext())
+    monkeypatch.setattr("bayeslora_tool.graphs.turn._alone", lambda *_: nullcontext())
     acted: list[Any] = []
     file = str(tmp_path / "a.sqlite")
     with SqliteSaver.from_conn_string(file) as one, SqliteSaver.from_conn_string(file) as other:

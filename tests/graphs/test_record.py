@@ -239,7 +239,7 @@ def test_a_run_of_another_machine_is_taken_over_on_the_callers_word(
         def die(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("bayeslora_tool.graphs.runs.end", die)
+        patch.setattr("bayeslora_tool.graphs.turn.end", die)
         with pytest.raises(KeyboardInterrupt):
             start(desk.graph, {"text": "odd"}, CONFIG)
     (name,) = pending(desk.graph, CONFIG)
