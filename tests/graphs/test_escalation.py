@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from bayeslora_tool.graphs.escalation import create_escalation_graph
+from bayeslora_tool.graphs.runs import resume, start
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
@@ -18,7 +19,7 @@ from bayeslora_tool.review.clarification import CLARIFY_ACTION
 from bayeslora_tool.review.requests import REVIEW_ACTION
 from tests.conftest import ROOT
 from tests.fakes import FakeClassifier, make_prediction
-from tests.graphs.desk import CONFIG, EDIT_TO_NO, build, request_of
+from tests.graphs.desk import APPROVE, CONFIG, EDIT_TO_NO, build, on, request_of, waiting
 
 
 def test_sure_text_proceeds_without_a_person(fake: FakeClassifier, policy: Policy) -> None:
@@ -226,3 +227,27 @@ def test_graph_with_the_real_classifier(sentiment: Any) -> None:
     assert "empty or only whitespace" in request_of(state)["action_requests"][0]["description"]
     state = graph.invoke(Command(resume={"type": "reject", "message": "nothing here"}), config)
     assert state["outcome"]["decision"] == "reject"
+
+
+def test_each_label_has_its_own_action_and_one_without_escalates(policy: Policy) -> None:
+    did: list[str] = []
+    fake = FakeClassifier(
+        lambda text: make_prediction(
+            label=text, confidence=0.9, probabilities={"yes": 0.1, "no": 0.1} | {text: 0.9}
+        )
+    )
+
+    def say(outcome: Any) -> str:
+        did.append(outcome["text"])
+        return "done"
+
+    graph = build(fake, policy, act={"yes": say})
+    assert start(graph, {"text": "yes"}, on(1))["result"] == "done"
+    start(graph, {"text": "no"}, on(2))
+    name, request = waiting(graph, 2)
+    assert "no action is for 'no'" in request["description"]
+    state = resume(graph, on(2), {name: APPROVE})
+    assert state["result"] == "nothing done: no action is for 'no'"
+    assert did == ["yes"]
+    with pytest.raises(ValueError, match="`act`: unknown label 'maybe'"):
+        build(fake, policy, act={"maybe": print})
