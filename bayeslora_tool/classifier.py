@@ -26,8 +26,8 @@ from bayeslora_tool.inference.network import Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.inference.scorer import score
-from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, load_preset
-from bayeslora_tool.prediction import Prediction, unknown_label
+from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
+from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.settings import parse
 
 logger = logging.getLogger(__name__)
@@ -102,24 +102,7 @@ class BayesLoRAClassifier:
             ValueError: An unknown label, one that leads to two acts, an act without labels, or one
                 that has the name of a label which does not lead to it.
         """
-        act_of: dict[str, str] = {}
-        for act, labels in acts.items():
-            for label in labels:
-                if label not in self.labels:
-                    raise ValueError(f"`acts[{act!r}]`: {unknown_label(label, self.labels)}")
-                if label in act_of:
-                    raise ValueError(
-                        f"label {label!r} leads to two acts, {act_of[label]!r} and {act!r}; a "
-                        f"label may lead to one, or probabilities would not sum to 1"
-                    )
-                act_of[label] = act
-            if not labels:
-                raise ValueError(f"`acts[{act!r}]` is empty; name the labels that lead there")
-            if act in self.labels and act not in labels:
-                raise ValueError(
-                    f"act {act!r} has the name of a label that does not lead to it; rename the act"
-                )
-        act_of = {label: act_of.get(label, label) for label in self.labels}
+        act_of = lead_to(acts, self.labels)
         other = copy.copy(self)
         other.labels = tuple(dict.fromkeys([*acts, *act_of.values()]))
         other.act_of = act_of

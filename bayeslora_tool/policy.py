@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from bayeslora_tool.prediction import Prediction, contradiction
+from bayeslora_tool.prediction import Prediction, contradiction, unknown_label
 from bayeslora_tool.settings import Label, parse, read_settings
 
 Action = Literal["proceed", "clarify", "escalate"]
@@ -130,6 +131,37 @@ def read_acts(path: str | Path) -> dict[str, list[str]]:
     """
     content, source = read_settings(path)
     return parse(dict[Label, list[Label]], content, source=f"acts {source}", strict=True)
+
+
+def lead_to(acts: Mapping[str, Collection[str]], labels: Sequence[str]) -> dict[str, str]:
+    """The act that each label leads to; itself, if it leads to none.
+
+    Args:
+        acts: The labels that lead to each act.
+        labels: All labels.
+
+    Raises:
+        ValueError: An unknown label, one that leads to two acts, an act without labels, or one that
+            has the name of a label which does not lead to it.
+    """
+    act_of: dict[str, str] = {}
+    for act, some in acts.items():
+        if not some:
+            raise ValueError(f"`acts[{act!r}]` is empty; name the labels that lead there")
+        for label in some:
+            if label not in labels:
+                raise ValueError(f"`acts[{act!r}]`: {unknown_label(label, labels)}")
+            if label in act_of:
+                raise ValueError(
+                    f"label {label!r} leads to two acts, {act_of[label]!r} and {act!r}; a label "
+                    f"may lead to one, or probabilities would not sum to 1"
+                )
+            act_of[label] = act
+        if act in labels and act not in some:
+            raise ValueError(
+                f"act {act!r} has the name of a label that does not lead to it; rename the act"
+            )
+    return {label: act_of.get(label, label) for label in labels}
 
 
 @dataclass(frozen=True)

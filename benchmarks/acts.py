@@ -12,6 +12,7 @@ that runs was let through. The thresholds over acts are calibrated on the valida
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -33,10 +34,10 @@ from rich.table import Table
 from bayeslora_tool import BayesLoRAClassifier, Policy, UncertaintyGate, load_preset
 from bayeslora_tool.calibration.adapter import predict_all, to_scores
 from bayeslora_tool.calibration.guarantee import calibrate
-from bayeslora_tool.calibration.thresholds import Goal
+from bayeslora_tool.calibration.thresholds import Goal, Scores, Thresholds
 from bayeslora_tool.policy import read_acts
 from bayeslora_tool.prediction import Prediction
-from bayeslora_tool.training.dataset import read_labelled, read_texts
+from bayeslora_tool.training.dataset import LabelledText, read_labelled, read_texts
 
 WRONG = 0.1
 TABLE = Path(__file__).with_name("acts.yaml")
@@ -90,6 +91,7 @@ def main(
     preset = load_preset("intents")
     clf = BayesLoRAClassifier.from_preset(preset)
     over_acts = clf.for_acts(acts)
+    show(coverage(clf, over_acts, folder))
     examples = read_labelled(folder / "test.tsv")
     right: dict[str, str | None] = {e.text: over_acts.act_of[e.label] for e in examples}
     right |= dict.fromkeys(read_texts(folder / "oos_test.tsv"))
@@ -128,20 +130,48 @@ def main(
 
 def _gate(clf: Any, policy: Policy, **options: Any) -> UncertaintyGate:
     # A question to the user would wait for an answer that nobody scripted: a reviewer is asked.
-    from dataclasses import replace
-
     return UncertaintyGate(clf, replace(policy, on_low_confidence="escalate"), **options)
 
 
 def calibrated(clf: BayesLoRAClassifier, folder: Path) -> Policy:
     """Thresholds over acts with the promise of the bundled preset, from the validation texts."""
-    examples = read_labelled(folder / "val.tsv")
+    thresholds = _thresholds(clf, folder, 0.02)
+    return Policy(*thresholds[:2], tau_novelty=thresholds.tau_novelty)
+
+
+def _thresholds(clf: BayesLoRAClassifier, folder: Path, target_risk: float) -> Thresholds:
     outside = read_texts(folder / "oos_val.tsv") + read_texts(folder / "oos_train.tsv")
-    found = predict_all(clf, [*(e.text for e in examples), *outside], clf.scoring, lambda n: None)
-    gold = [*(clf.act_of[e.label] for e in examples), *([None] * len(outside))]
-    result = calibrate(to_scores(found, gold), Goal(target_risk=0.02, max_out_of_scope=0.1))
+    goal = Goal(target_risk=target_risk, max_out_of_scope=0.1 if target_risk == 0.02 else None)
+    result = calibrate(_scores(clf, read_labelled(folder / "val.tsv"), outside), goal)
     assert result.feasible
-    return Policy(*result.thresholds[:2], tau_novelty=result.thresholds.tau_novelty)
+    return result.thresholds
+
+
+def _scores(
+    clf: BayesLoRAClassifier, examples: Sequence[LabelledText], outside: Sequence[str]
+) -> Scores:
+    texts = [*(e.text for e in examples), *outside]
+    found = predict_all(clf, texts, clf.scoring, lambda n: None)
+    return to_scores(found, [*(clf.act_of[e.label] for e in examples), *([None] * len(outside))])
+
+
+def coverage(clf: BayesLoRAClassifier, over_acts: BayesLoRAClassifier, folder: Path) -> Table:
+    """What proceeds under thresholds over labels and over acts, with the same promise."""
+    examples, outside = read_labelled(folder / "test.tsv"), read_texts(folder / "oos_test.tsv")
+    table = Table("thresholds over", "promise", "proceed", "wrong among those", "strangers proceed")
+    for name, scorer in (("labels", clf), ("acts", over_acts)):
+        test = _scores(scorer, examples, outside)
+        for target in (0.02, 0.01):
+            passed = _thresholds(scorer, folder, target).passed(test)
+            inside = passed & test.in_scope
+            table.add_row(
+                name,
+                f"{target:.0%}",
+                f"{inside.sum() / test.in_scope.sum():.1%}",
+                f"{(inside & ~test.correct).sum() / inside.sum():.2%}",
+                f"{passed[~test.in_scope].mean():.1%}",
+            )
+    return table
 
 
 def play(
