@@ -161,7 +161,8 @@ class ResultsTable:
         return table
 
     def _cells(self, result: Result) -> dict[str, str | Text]:
-        text = _one_line(result.text if isinstance(result.text, str) else "")
+        # No terminal is as wide; what follows need not be looked at.
+        text = _one_line(result.text[:1000] if isinstance(result.text, str) else "")
         prediction, policy = result.prediction, self.policy
         if prediction is None or result.decision is None:
             return {"text": text, "action": coloured("escalate")}

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bayeslora_tool.text import check_text, normal_text
+from bayeslora_tool.text import check_label, check_text, normal_text
 from bayeslora_tool.training.tables import LINE, SHOWN, TABLES, Lines, Row, read_lines, read_rows
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def read_labelled(
 ) -> list[LabelledText]:
     """Read a file of labelled texts.
 
-    Warns of labels that differ in nothing but case and outer space, and of texts with two labels.
+    Warns of labels that differ in nothing but case, and of texts with two labels.
 
     Args:
         path: See ``tables.read_rows``.
@@ -56,7 +56,8 @@ def read_labelled(
         FileNotFoundError: No such file.
         TypeError: A text that is not a string, or a label that is neither that nor a number.
         ValueError: Unknown file type, a missing column, an unreadable text, a label outside
-            ``labels``, a broken line, not UTF-8, or no examples at all; names file and line.
+            ``labels`` or that :func:`check_label` refuses, a broken line, not UTF-8, or no examples
+            at all; names file and line.
     """
     path = _existing(path)
     examples = []
@@ -77,12 +78,7 @@ def read_labelled(
             raise ValueError(
                 f"{row.where}: unknown label {raw!r}; known: {', '.join(map(repr, labels))}"
             )
-        label = labels[raw] if labels else raw
-        if not label.isprintable():
-            raise ValueError(
-                f"{row.where}: label {label!r:.60} holds a character that cannot be seen; a label "
-                f"is a name on one line"
-            )
+        label = check_label(labels[raw] if labels else raw, f"{row.where}: `{label_column}`")
         examples.append(LabelledText(text.content, label, row.line))
     if not examples:
         raise ValueError(f"{path.name} holds no examples")
@@ -180,7 +176,7 @@ def _warn_of_contradictions(examples: Iterable[LabelledText], name: str) -> None
     unlike = [written for written in spellings.values() if len(written) > 1]
     for written in unlike[:SHOWN]:
         logger.warning(
-            "%s: the labels %s differ only in case or outer space, and count as %d",
+            "%s: the labels %s differ only in case, and count as %d",
             name, " and ".join(f"{w!r} (line {n})" for w, n in written.items()), len(written),
         )  # fmt: skip
     if len(unlike) > SHOWN:
