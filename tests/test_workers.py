@@ -152,7 +152,7 @@ def test_a_forked_child_has_places_of_its_own() -> None:
     assert said == "bounded\n"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_process_that_ends_during_a_call_it_gave_up_ends_well() -> None:
     # Children of one process, to load torch once; each ends as a program does.
     said = run_program(f"""

@@ -27,6 +27,8 @@ from bayeslora_tool.policy import load_preset
 from bayeslora_tool.simulation.scenarios import read_scenarios
 from bayeslora_tool.training.recipe import load_recipe, read_as_trained
 
+pytestmark = pytest.mark.slow  # some 200 folders and files
+
 Damage = Callable[[Path], object]
 
 LONGEST_MESSAGE = 2000  # characters

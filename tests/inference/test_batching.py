@@ -253,7 +253,7 @@ def test_a_forked_child_asks_a_worker_of_its_own() -> None:
     assert said == "answered\n"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_forked_child_predicts_as_its_parent_does(tiny_adapter: Path, threads: str) -> None:
     said = run_program(
