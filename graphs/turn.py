@@ -26,6 +26,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 
+from bayeslora_tool.workers import begin_anew_after_fork
+
 Graph = Pregel[Any, Any, Any, Any]
 T = TypeVar("T")
 
@@ -71,8 +73,20 @@ def check_config(
     return str(where["thread_id"])
 
 
-_threads: set[tuple[int, str]] = set()
-_threads_lock = Lock()
+class _Busy:
+    """The threads that calls of this process work on."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        begin_anew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """The parent's calls are not the child's."""
+        self.threads: set[tuple[int, str]] = set()
+        self.lock = Lock()
+
+
+_busy = _Busy()
 
 
 @contextmanager
@@ -80,19 +94,19 @@ def _alone(graph: Graph, thread: str) -> Iterator[None]:
     # Refused rather than made to wait: waiting would block an event loop, or a node for itself.
     # The checkpointer in memory cannot tell which of two threads of a process wrote first.
     key = id(graph.checkpointer), thread
-    with _threads_lock:
-        if key in _threads:
+    with _busy.lock:
+        if key in _busy.threads:
             raise ThreadError(
                 "busy",
                 f"thread {thread!r} is being worked on by another call in this process; see what "
                 f"is pending when it is done",
             )
-        _threads.add(key)
+        _busy.threads.add(key)
     try:
         yield
     finally:
-        with _threads_lock:
-            _threads.remove(key)
+        with _busy.lock:
+            _busy.threads.discard(key)
 
 
 def in_turn(

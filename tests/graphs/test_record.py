@@ -290,3 +290,18 @@ def test_the_record_is_not_seen_in_the_history_and_goes_with_the_thread() -> Non
                desk.graph.get_state_history(CONFIG))  # fmt: skip
     desk.graph.checkpointer.delete_thread("1")
     assert run(record.newest(desk.graph.checkpointer, "1")).number == 0
+
+
+def test_a_forked_child_is_not_kept_from_a_thread_by_what_its_parent_was_doing() -> None:
+    script = """
+        from bayeslora_tool.graphs import turn
+
+        graph = build(FakeClassifier(by_words), act=lambda _: "done")
+        with turn._alone(graph, "1"):
+            child = os.fork()
+            if not child:
+                os._exit(0 if start(graph, {"text": "clear"}, CONFIG)["result"] == "done" else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
