@@ -2,8 +2,8 @@
 
     python examples/03_gate_in_an_agent.py
 
-Needs the [agents] extra. The model wants the same call in both conversations; the gate reads what
-the user wrote, and stops the call only where that is unclear.
+Needs the [agents] extra. The model wants the same call in each conversation; the gate reads what the
+user wrote, and stops the call where that is unclear, or clear and something else.
 """
 
 from bayeslora_tool.graphs.runs import pending, resume, start
@@ -33,20 +33,23 @@ def freeze_then_report(messages: list[BaseMessage]) -> AIMessage:
 def main() -> None:
     preset = load_preset("cautious")
     classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
-    gate = UncertaintyGate(classifier, preset.policy, tools=[freeze_account])
+    acts = {"freeze_account": {"freeze_account", "report_lost_card", "report_fraud"}}
+    gate = UncertaintyGate(classifier, preset.policy, acts=acts)
     model = ScriptedChat(reply=freeze_then_report)  # or init_chat_model("PROVIDER:MODEL")
     agent = create_agent(model, [freeze_account], middleware=[gate], checkpointer=InMemorySaver())
     for text in (
         "put a freeze on my bank account",
         "see to it that nobody can touch my money for a while",
+        "how do you say good morning in italian",
     ):
         thread = {"configurable": {"thread_id": text}}
         state = start(agent, {"messages": [{"role": "user", "content": text}]}, thread)
         print(f"user:     {text}")
         for name, request in pending(agent, thread).items():  # none if the call ran
-            print("reviewer is asked:", request["action_requests"][0]["description"])
-            print("reviewer: approve")
-            state = resume(agent, thread, {name: {"type": "approve"}})
+            asked = request["action_requests"][0]["description"]
+            answer = {"type": "reject" if "the agent wants" in asked else "approve"}
+            print(f"reviewer is asked: {asked}\nreviewer: {answer['type']}")
+            state = resume(agent, thread, {name: answer})
         print(f"agent:    {state['messages'][-1].content}\n")
 
 

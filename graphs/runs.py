@@ -167,11 +167,11 @@ def _resume(
         view.check_sense(answers)
 
     def work(view: ThreadView) -> Script[State]:
-        by = uuid4().hex
-        for name, answer in answers.items():
+        by, final = uuid4().hex, view.to_claim(answers)
+        for name, answer in final.items():
             where = view.snapshot.config
             yield from call(saver_of(graph), "put_writes", where, claim(answer, by), name)
-        (yield from view_of(graph, config)).check_taken(answers, by)
+        (yield from view_of(graph, config)).check_taken(final, by)
         return (yield from _invoke(graph, Command(resume=dict(answers)), config, options))
 
     return (yield from in_turn(graph, config, "resume", check, work, options, takeover))

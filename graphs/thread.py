@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.types import Command, StateSnapshot
 
-from bayeslora_tool.review.answer_types import check_answer
+from bayeslora_tool.review.answer_types import check_answer, judged_elsewhere
 
 Problem = Literal["unknown", "pending", "not pending", "unfinished", "finished", "foreign", "busy"]
 _CHANNEL = "__bayeslora_claim__"
@@ -184,6 +184,10 @@ class ThreadView:
                 check_answer(self.waiting[name], self._schemas[name], answer)
             except ValueError as error:
                 raise ValueError(f"the answer to {name} was not taken: {error}") from None
+
+    def to_claim(self, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """The answers that may be final; another's typed question may yet refuse its own."""
+        return {n: a for n, a in answers.items() if not judged_elsewhere(self._schemas[n])}
 
     def check_taken(self, answers: Mapping[str, Any], by: str) -> None:
         """Refuse to go on unless every claim is the caller's own."""

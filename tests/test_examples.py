@@ -81,9 +81,9 @@ def test_the_agent_obeys_the_tool(run: Run) -> None:
     )
 
 
-def test_the_gate_stops_the_doubtful_call_alone(run: Run) -> None:
+def test_the_gate_stops_the_doubtful_call_and_the_one_that_does_not_fit(run: Run) -> None:
     output = run("03")
-    assert output.count("reviewer is asked") == 1
+    assert output.count("reviewer is asked") == 2
     in_order(
         output,
         "user:     put a freeze",
@@ -92,6 +92,10 @@ def test_the_gate_stops_the_doubtful_call_alone(run: Run) -> None:
         "reviewer is asked: ",
         "reviewer: approve",
         "agent:    The tool says: the account of Ada is frozen",
+        "user:     how do you say good morning",
+        "reads as 'translate' .* the agent wants `freeze_account`",
+        "reviewer: reject",
+        "agent:    The tool says: A reviewer rejected this call",
     )
 
 

@@ -71,6 +71,11 @@ def check_answer(request: Any, schema: Mapping[str, Any] | None, answer: object)
         _READ[kind](answer, request)
 
 
+def judged_elsewhere(schema: Mapping[str, Any] | None) -> bool:
+    """Whether LangGraph may refuse an answer to a question that is not ours, by its type."""
+    return schema is not None and not str(schema.get("$id", "")).startswith(_MARK)
+
+
 def _schema(
     kind: Kind, request: Mapping[str, Any], args_schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:

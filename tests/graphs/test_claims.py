@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from bayeslora_tool.graphs.runs import pending, recover, resume, start
 from bayeslora_tool.graphs.thread import ThreadError
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 
 from tests.graphs.desk import (
     APPROVE,
@@ -113,3 +116,20 @@ def test_an_answer_that_was_heard_but_not_saved_is_not_lost() -> None:
     saver.left = 1000
     refused("not pending", lambda: resume(desk.graph, CONFIG, {name: APPROVE}))
     assert recover(desk.graph, CONFIG)["outcome"]["label"] == "no"
+
+
+def test_an_answer_that_anothers_typed_question_refuses_may_be_given_again() -> None:
+    def ask(state: dict[str, Any]) -> dict[str, Any]:
+        return {"n": interrupt("how many?", response_schema=int)}
+
+    builder: Any = StateGraph(dict)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    start(graph, {"go": 1}, CONFIG)
+    (name,) = pending(graph, CONFIG)
+    with pytest.raises(ValueError, match="int"):
+        resume(graph, CONFIG, {name: "many"})
+    assert list(pending(graph, CONFIG)) == [name]
+    assert resume(graph, CONFIG, {name: 3}) == {"n": 3}
+    refused("finished", lambda: recover(graph, CONFIG))
