@@ -2,8 +2,8 @@
 
     python examples/03_gate_in_an_agent.py
 
-Needs the [agents] extra. The model wants the same call in each conversation; the gate reads what the
-user wrote, and stops the call where that is unclear, or clear and something else.
+Needs the [agents] extra. The model wants the same call in each conversation; the gate reads what
+the user wrote, and stops the call where that is unclear, or clear and something else.
 """
 
 from bayeslora_tool.graphs.runs import pending, resume, start

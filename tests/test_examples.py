@@ -93,7 +93,7 @@ def test_the_gate_stops_the_doubtful_call_and_the_one_that_does_not_fit(run: Run
         "reviewer: approve",
         "agent:    The tool says: the account of Ada is frozen",
         "user:     how do you say good morning",
-        "reads as 'translate' .* the agent wants `freeze_account`",
+        ".*reads as 'translate' .* the agent wants `freeze_account`",
         "reviewer: reject",
         "agent:    The tool says: A reviewer rejected this call",
     )
