@@ -4,6 +4,10 @@ from .agents.tool import BayesLoRATool as BayesLoRATool
 from .classifier import BayesLoRAClassifier as BayesLoRAClassifier
 from .graphs.escalation import create_escalation_graph as create_escalation_graph
 from .graphs.gate import create_gate_graph as create_gate_graph
+from .graphs.runs import apending as apending
+from .graphs.runs import arecover as arecover
+from .graphs.runs import aresume as aresume
+from .graphs.runs import astart as astart
 from .graphs.runs import pending as pending
 from .graphs.runs import recover as recover
 from .graphs.runs import resume as resume

@@ -5,6 +5,7 @@ Knows no graph. ``async`` twins have LangChain's names: ``get_state``, ``aget_st
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +30,11 @@ def call(target: Any, method: str, *args: Any, **options: Any) -> Script[Any]:
 
 
 def run(script: Script[T]) -> T:
-    """Make the calls of a script."""
+    """Make the calls of a script.
+
+    Raises:
+        TypeError: An async checkpointer refuses to be called on its own event loop.
+    """
     step, value = script.send, None
     while True:
         try:
@@ -40,6 +45,9 @@ def run(script: Script[T]) -> T:
         try:
             value = getattr(wanted.target, wanted.method)(*wanted.args, **wanted.options)
             step = script.send
+        except asyncio.InvalidStateError as error:
+            hint = f"{error} Here: await the async twin: astart, apending, aresume, arecover"
+            value, step = TypeError(hint), script.throw
         except BaseException as error:
             value, step = error, script.throw
 

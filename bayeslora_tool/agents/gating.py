@@ -58,6 +58,9 @@ except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
 
 
+_LIKELIEST = 5  # labels whose probabilities the agent's state keeps
+
+
 class GateState(AgentState[Any]):
     """The agent's state with the gate's records, which neither input nor output carries."""
 
@@ -290,7 +293,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
                 ]
         judged = list(zip(calls, records, strict=True))
         message = message_id(state["messages"])
-        kept = {fingerprint(call, message): record for call, record in judged}
+        kept = {fingerprint(call, message): _brief(record) for call, record in judged}
         update: dict[str, Any] = {
             "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
         }
@@ -318,6 +321,15 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             kind = type(error).__name__
             return None, (f"No question could be put ({kind}).", f"{kind}: {error}")
         return question, ("", None)
+
+
+def _brief(record: DecisionRecord) -> DecisionRecord:
+    """With the likeliest labels only: the agent's state is streamed and kept at each step."""
+    if record["prediction"] is None:
+        return record
+    likeliest = sorted(record["prediction"]["probabilities"].items(), key=lambda item: -item[1])
+    few = {**record["prediction"], "probabilities": dict(likeliest[:_LIKELIEST])}
+    return {**record, "prediction": few}
 
 
 def edited_call(call: ToolCall, state: Any) -> ToolCall:

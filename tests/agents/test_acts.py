@@ -17,7 +17,7 @@ from bayeslora_tool import Policy, UncertaintyGate
 from bayeslora_tool.agents import middleware
 from bayeslora_tool.agents.acts import Act
 from bayeslora_tool.prediction import Prediction
-from tests.agents.desk import APPROVE, DONE, Desk, order
+from tests.agents.desk import APPROVE, CONFIG, DONE, Desk, order
 from tests.fakes import FakeClassifier, make_prediction
 from tests.scripted_model import ScriptedModel, calls
 
@@ -200,3 +200,18 @@ def test_of_ten_thousand_calls_none_runs_that_does_not_fit(
             state = agent.invoke(Command(resume=answers), config)
     assert sorted(ran) == sorted(expected)
     assert len(expected) > 500
+
+
+def test_the_agents_state_keeps_the_likeliest_labels_only(clf: Any, policy: Policy) -> None:
+    labels = [f"label{i}" for i in range(20)]
+    clf.labels = ("yes", *labels)
+    clf.answer = lambda text: make_prediction(
+        label="yes", confidence=0.9, probabilities={"yes": 0.9} | dict.fromkeys(labels, 0.005)
+    )
+    desk = gated(clf, policy, {"order": "yes"})
+    desk.say("anything")
+    assert desk.did
+    (kept,) = desk.agent.get_state(CONFIG).values["uncertainty_gate"].values()
+    (record,) = kept.values()
+    assert next(iter(record["prediction"]["probabilities"])) == "yes"
+    assert len(record["prediction"]["probabilities"]) == 5

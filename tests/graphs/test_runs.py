@@ -19,7 +19,8 @@ from bayeslora_tool.graphs.runs import (
 from bayeslora_tool.graphs.thread import ThreadError
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from tests.graphs.desk import APPROVE, CONFIG, Desk, FullDisk, open_review, refused
+from tests.fakes import FakeClassifier, by_words
+from tests.graphs.desk import APPROVE, CONFIG, Desk, FullDisk, build, open_review, refused
 
 
 def test_an_answer_by_id_settles_the_review(desk: Desk) -> None:
@@ -169,3 +170,12 @@ def test_a_step_that_is_done_but_not_saved_is_not_the_end(left: int) -> None:
         refused("unfinished", lambda: start(desk.graph, {"text": "odd"}, CONFIG))
         recover(desk.graph, CONFIG)
     assert [outcome["text"] for outcome in desk.acted] == ["clear"]
+
+
+async def test_on_an_async_checkpointer_the_sync_functions_name_their_twins(tmp_path: Path) -> None:
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "runs.sqlite")) as saver:
+        graph = build(FakeClassifier(by_words), saver=saver)
+        await astart(graph, {"text": "odd"}, CONFIG)
+        with pytest.raises(TypeError, match="await the async twin: astart, apending"):
+            pending(graph, CONFIG)
+        assert len(await apending(graph, CONFIG)) == 1
