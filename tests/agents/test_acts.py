@@ -208,9 +208,8 @@ def test_the_agents_state_keeps_the_likeliest_labels_only(clf: Any, policy: Poli
     clf.answer = lambda text: make_prediction(
         label="yes", confidence=0.9, probabilities={"yes": 0.9} | dict.fromkeys(labels, 0.005)
     )
-    desk = gated(clf, policy, {"order": "yes"})
-    desk.say("anything")
-    assert desk.did
+    desk = gated(clf, policy, {"order": "label1"}, interrupt_mode="per_call")
+    desk.say("anything")  # and waits
     (kept,) = desk.agent.get_state(CONFIG).values["uncertainty_gate"].values()
     (record,) = kept.values()
     assert next(iter(record["prediction"]["probabilities"])) == "yes"
