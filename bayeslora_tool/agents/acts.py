@@ -24,7 +24,8 @@ class Act:
     Attributes:
         labels: The labels that lead to it: names, globs (``"book_*"``), or ``fits(label) -> bool``.
         check: ``check(args, prediction) -> bool``, asked of a sure call whose label fits; if it
-            says no, or raises, the call is escalated. It may run more than once.
+            says no, or raises, the call is escalated. It may run more than once, and of a call that
+            changed on its way it sees the probabilities of the likeliest labels only.
         text: Instead of the gate's.
         classifier: Instead of the gate's.
         policy: Instead of the gate's.
