@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,18 @@ ANSWERS: list[Any] = [
 ]
 
 
-def breaks(item: str) -> Any:
-    """Raises once before the order of an item."""
+def breaks(item: str, when: Callable[[], bool]) -> Any:
+    """Raises once before the order of an item, as soon as something is so."""
     left = [item]
 
     @wrap_tool_call
     def once(request: Any, handler: Callable[[Any], Any]) -> Any:
         if request.tool_call["args"]["item"] in left:
             left.clear()
+            ends = time.monotonic() + 20
+            while not when():
+                assert time.monotonic() < ends
+                time.sleep(0.01)
             raise ConnectionError("once")
         return handler(request)
 
@@ -188,7 +193,12 @@ class TestBatched:
     def test_a_tool_that_breaks_runs_again_and_nobody_is_asked_or_scored_again(
         self, fake: FakeClassifier, policy: Policy
     ) -> None:
-        desk = self.desk(fake, policy, breaks("mate"))
+        def others_are_kept() -> bool:
+            # What a tool did and was not saved when another broke is done again.
+            saved = desk.agent.checkpointer.get_tuple(CONFIG)
+            return len({task for task, name, _ in saved.pending_writes if name == "messages"}) == 2
+
+        desk = self.desk(fake, policy, breaks("mate", others_are_kept))
         desk.say("go")
         with pytest.raises(ConnectionError):
             desk.answer({"decisions": [edit(item="mate", n=3), APPROVE]})
