@@ -15,6 +15,9 @@ from langgraph.runtime import get_runtime
 
 T = TypeVar("T")
 
+ONCE = "bayeslora_once"
+"""The node within a step in which the work is done."""
+
 
 class _State(TypedDict):
     given: Any
@@ -31,9 +34,9 @@ async def _awork(state: _State) -> _State:
 
 
 _builder = StateGraph(_State)
-_builder.add_node("work", RunnableLambda(_work, _awork))
-_builder.add_edge(START, "work")
-_builder.add_edge("work", END)
+_builder.add_node(ONCE, RunnableLambda(_work, _awork))
+_builder.add_edge(START, ONCE)
+_builder.add_edge(ONCE, END)
 _graph: Any = _builder.compile()  # takes its caller's checkpointer
 
 

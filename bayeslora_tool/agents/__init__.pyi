@@ -2,4 +2,5 @@ from .acts import Act as Act
 from .dialogue import user_request as user_request
 from .middleware import AnswerGate as AnswerGate
 from .middleware import UncertaintyGate as UncertaintyGate
+from .subagents import on_behalf_of as on_behalf_of
 from .tool import BayesLoRATool as BayesLoRATool

@@ -13,6 +13,7 @@ from langgraph.errors import GraphBubbleUp
 from bayeslora_tool.graphs.scoring import check_classifier
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction, unknown_label
+from bayeslora_tool.review.requests import ALL_DECISIONS, DecisionType
 
 Labels = str | Iterable[str] | Callable[[str], bool]
 
@@ -29,6 +30,7 @@ class Act:
         text: Instead of the gate's.
         classifier: Instead of the gate's.
         policy: Instead of the gate's.
+        allowed_decisions: What a reviewer of such a call may decide.
     """
 
     labels: Labels
@@ -36,6 +38,7 @@ class Act:
     text: Callable[[ToolCall, Any], str] | None = None
     classifier: Any = None
     policy: Policy | None = None
+    allowed_decisions: Sequence[DecisionType] = tuple(ALL_DECISIONS)
 
 
 def read_acts(acts: Mapping[str, Act | Labels], classifier: Any) -> dict[str, Act]:
@@ -58,6 +61,7 @@ def read_acts(acts: Mapping[str, Act | Labels], classifier: Any) -> dict[str, Ac
             names = [act.labels] if isinstance(act.labels, str) else list(act.labels)
             act = Act(**{**vars(act), "labels": tuple(names)})
             _check_names(tool, names, act.classifier or classifier)
+        _check_decisions(tool, act.allowed_decisions)
         if act.classifier is not None:
             check_classifier(act.classifier)
         table[tool] = act
@@ -98,6 +102,14 @@ def _fits(act: Act, label: str, classifier: Any) -> bool:
     # A classifier over acts has other names for the labels that lead to one.
     leads = getattr(classifier, "act_of", {})
     return any(fnmatchcase(label, name) or leads.get(name) == label for name in act.labels)
+
+
+def _check_decisions(tool: str, allowed: Any) -> None:
+    if isinstance(allowed, str) or not allowed or not set(allowed) <= set(ALL_DECISIONS):
+        raise ValueError(
+            f"`acts[{tool!r}].allowed_decisions` (={allowed!r:.80}) must hold one or more of "
+            f"{', '.join(ALL_DECISIONS)}"
+        )
 
 
 def _check_names(tool: str, names: Sequence[object], classifier: Any) -> None:

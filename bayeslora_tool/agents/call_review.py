@@ -20,7 +20,13 @@ from pydantic import BaseModel, ValidationError
 
 from bayeslora_tool.graphs.question import answer_to
 from bayeslora_tool.review.answers import Decision
-from bayeslora_tool.review.requests import ask_about, asked_again, hitl_request, tool_approval
+from bayeslora_tool.review.requests import (
+    DecisionType,
+    ask_about,
+    asked_again,
+    hitl_request,
+    tool_approval,
+)
 
 Result = ToolMessage | Command[Any]
 
@@ -41,9 +47,14 @@ _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def review_calls(doubtful: Sequence[tuple[ToolCall, Sequence[str]]]) -> list[Decision]:
-    """Interrupt once for several calls, each with what the reviewer reads; no edit is checked."""
-    asked = (ask_about(call["name"], call["args"], lines) for call, lines in doubtful)
+def review_calls(
+    doubtful: Sequence[tuple[ToolCall, Sequence[str], Sequence[DecisionType]]],
+) -> list[Decision]:
+    """Interrupt once for several calls, each with what the reviewer reads and may decide.
+
+    No edit is checked.
+    """
+    asked = (ask_about(call["name"], call["args"], lines, may) for call, lines, may in doubtful)
     decisions: list[Decision] = answer_to(hitl_request(*asked), "decisions")
     return decisions
 
@@ -51,6 +62,7 @@ def review_calls(doubtful: Sequence[tuple[ToolCall, Sequence[str]]]) -> list[Dec
 def review_call(
     request: ToolCallRequest,
     lines: Sequence[str],
+    allowed: Sequence[DecisionType],
     *,
     per_call: bool,
     problem: str | None = None,
@@ -60,6 +72,7 @@ def review_call(
     Args:
         request: The call. Nothing may have happened before: the caller runs again on resume.
         lines: What the reviewer reads.
+        allowed: What the reviewer may decide.
         per_call: Ask with a ``ToolApprovalRequest``, not a ``HITLRequest``.
         problem: What the tool would not take, if this asks again.
 
@@ -71,9 +84,9 @@ def review_call(
     # A re-run replays the answers so far in their order and so comes to the same question.
     while True:
         if per_call:
-            asked = tool_approval(call, lines)
+            asked = tool_approval(call, lines, allowed)
         else:
-            asked = hitl_request(ask_about(call["name"], call["args"], lines))
+            asked = hitl_request(ask_about(call["name"], call["args"], lines, allowed))
         if problem is not None:
             asked = asked_again(asked, problem)
         (decision,) = answer_to(asked, "decisions", shown)

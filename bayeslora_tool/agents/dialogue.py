@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 
+from bayeslora_tool.agents.subagents import conversation, pressed_neither
 from bayeslora_tool.review.clarification import assents, declines
 
 FINAL_ANSWER = "final_answer"
@@ -21,7 +22,8 @@ def user_request(call: ToolCall, state: Any) -> str:
     led to the question, a line each, without an answer like "neither". A "yes" or "go ahead" to a
     question of the agent is no request: the one that the agent asked about is meant, for one act.
     What the model wrote is left out: a model's own words sound surer than the request they came
-    from.
+    from. So is the task that another agent wrote for this one, if the user's words came with it
+    (:func:`~bayeslora_tool.agents.subagents.on_behalf_of`).
 
     Raises:
         ValueError: The conversation holds no message of the user, or their consent was for an act
@@ -40,10 +42,15 @@ def times_asked(messages: Sequence[AnyMessage]) -> int:
     return _request(messages).asked
 
 
+def unanswered(messages: Sequence[AnyMessage]) -> bool:
+    """Whether a gate has asked the user, who has not said anything since."""
+    return _request(messages).unanswered
+
+
 def declined(messages: Sequence[AnyMessage]) -> str | None:
     """What the user said to a gate's last question, if it means none of what that offers."""
     found = _request(messages)
-    return found.words[-1] if found.asked and declines(found.words[-1]) else None
+    return found.words[-1] if found.asked and found.declined else None
 
 
 def question_to_user(question: str) -> AIMessage:
@@ -123,17 +130,26 @@ class _Request(NamedTuple):
     acted: bool
     """A tool has run since the user spoke last."""
 
+    declined: bool
+    """The user's last words mean none of what a question offers."""
+
+    unanswered: bool
+    """A gate has asked since the user spoke last: a supervisor may have kept the question."""
+
 
 def _request(messages: Sequence[AnyMessage]) -> _Request:
     words: list[str] = []
     said: list[str] = []  # by the user, one message after another
-    asked, consented, acted = 0, False, False
-    for message in reversed(messages):
+    asked, consented, acted, no, unanswered = 0, False, False, False, False
+    for message in reversed(conversation(messages)):
         if isinstance(message, HumanMessage):
             if _source(message) is not None:  # a summary
                 break
+            if not said and not words and not consented:
+                no = pressed_neither(message) or declines(str(message.text))
             said.insert(0, str(message.text))
         elif not said:
+            unanswered |= _source(message) == _QUESTION and not words and not consented
             ran = isinstance(message, ToolMessage) and message.status != "error"
             acted |= ran and not words and not consented
         elif isinstance(message, AIMessage | ToolMessage):
@@ -144,7 +160,7 @@ def _request(messages: Sequence[AnyMessage]) -> _Request:
                 said, consented = [], True
             else:  # the turn before was another request
                 break
-    return _Request(said[-1:] + words, asked, consented, acted)
+    return _Request(said[-1:] + words, asked, consented, acted, no, unanswered)
 
 
 def _asks(message: AnyMessage) -> bool:

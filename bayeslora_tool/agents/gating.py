@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
 
+from bayeslora_tool.agents.call_review import Result
 from bayeslora_tool.agents.decision_record import (
     EVENT,
     DecisionRecord,
@@ -30,10 +31,20 @@ from bayeslora_tool.agents.dialogue import (
     message_id,
     question_to_user,
     times_asked,
+    unanswered,
     user_request,
     with_answers,
 )
+from bayeslora_tool.agents.subagents import (
+    called_as_tool,
+    handed_down,
+    has_checkpointer,
+    nested,
+    on_behalf_of,
+    users_answer,
+)
 from bayeslora_tool.graphs.once import aonce, once
+from bayeslora_tool.graphs.question import answer_to
 from bayeslora_tool.graphs.scoring import (
     Predictor,
     ascore,
@@ -44,15 +55,17 @@ from bayeslora_tool.graphs.scoring import (
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.review.clarification import (
+    clarification_request,
     default_question,
     put_question,
     why_declined,
+    why_not_again,
     why_not_asked,
 )
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState
-    from langchain.agents.middleware.types import ModelRequest, PrivateStateAttr
+    from langchain.agents.middleware.types import ModelRequest, PrivateStateAttr, ToolCallRequest
     from langchain.agents.middleware.types import hook_config as hook_config
 except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
@@ -102,6 +115,15 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             two likeliest labels. To any question, "neither" and its like bring a reviewer.
         timeout: Seconds, > 0, after which a score that has not come is given up and its call
             escalated; None waits. A ``predict`` that hangs keeps its thread until it returns.
+        clarify: How the user is asked. ``message``: by a message that ends the turn; the next
+            message of the user is the answer. ``interrupt``: by an interrupt, which reaches the
+            user through whatever graph is around the agent; the model goes on with the answer.
+            None: by an interrupt if the agent runs within another graph, which may keep the message
+            to itself. An agent that was called as a tool always asks by an interrupt.
+        require_user_text: Escalate if the agent was called as a tool and the user's words did not
+            come with the call (:func:`~bayeslora_tool.agents.subagents.on_behalf_of`). False: the
+            task that the calling model wrote is scored then, and the reason says so. It concerns
+            the default ``text`` only.
         name: Of the gate's steps, and what its records are kept under: two gates of one agent need
             two. By default, that of the class.
 
@@ -119,16 +141,22 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         text: Callable[[ToolCall, AgentState[Any]], str] = user_request,
         ask: Callable[[Prediction, str], str] | None = None,
         timeout: float | None = None,
+        clarify: Literal["message", "interrupt"] | None = None,
+        require_user_text: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__()
         check_classifier(classifier)
         check_timeout(timeout)
+        if clarify not in ("message", "interrupt", None):
+            raise ValueError(f"`clarify` (={clarify!r}) must be 'message', 'interrupt' or None")
         self.classifier: Predictor = classifier
         self.policy = policy
         self.timeout = timeout
         self.text = text
         self.ask = ask or default_question
+        self.clarify = clarify
+        self.require_user_text = require_user_text
         self._name = name or type(self).__name__
 
     @property
@@ -143,43 +171,106 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
 
         A call that was left without an answer gets one, or the model's provider would refuse.
         """
-        self._check_request(request)
+        self._check_agent(request)
         return handler(request.override(messages=with_answers(request.messages)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """:meth:`wrap_model_call` for async runs."""
-        self._check_request(request)
+        self._check_agent(request)
         return await handler(request.override(messages=with_answers(request.messages)))
 
-    @hook_config(can_jump_to=["end"])
+    @hook_config(can_jump_to=["end", "model"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
-        """Score the pending calls; end the turn if the user must be asked."""
-        return self._judge(state)
+        """Score what the model wants; ask the user if need be."""
+        if not self._may_interrupt(state):
+            return self._settled(state, *self._judge(state), None)
+        update, request = once(lambda: self._judge(state))
+        if request is None or not self._asks_by_interrupt():
+            return self._settled(state, update, request, None)
+        answer = once(lambda: answer_to(request, "clarification"))
+        return self._settled(state, update, request, answer)
 
-    @hook_config(can_jump_to=["end"])
+    @hook_config(can_jump_to=["end", "model"])
     async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
         """:meth:`after_model` for async runs."""
-        return await self._ajudge(state)
+        if not self._may_interrupt(state):
+            return self._settled(state, *await self._ajudge(state), None)
+        update, request = await aonce(lambda: self._ajudge(state))
+        if request is None or not self._asks_by_interrupt():
+            return self._settled(state, update, request, None)
 
-    def _judge(self, state: GateState) -> dict[str, Any]:
+        async def ask() -> Any:
+            return answer_to(request, "clarification")
+
+        return self._settled(state, update, request, await aonce(ask))
+
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]
+    ) -> Result:
+        """Run the call; if its tool is an agent, the gates in it hear the user."""
+        with on_behalf_of(request.state["messages"]):
+            return handler(request)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        """:meth:`wrap_tool_call` for async runs."""
+        with on_behalf_of(request.state["messages"]):
+            return await handler(request)
+
+    def _check_agent(self, request: ModelRequest[Any]) -> None:
+        self._check_request(request)
+        if not has_checkpointer():
+            raise ValueError(
+                f"the agent has no checkpointer, so {self.name} can ask nobody: give create_agent "
+                f"one (checkpointer=InMemorySaver()), or the graph around it"
+            )
+
+    def _judge(self, state: GateState) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The update of the agent's state, and the request to the user if they are to be asked."""
         calls, texts = self._to_score(state)
         scores = {want: self._score(*want) for want in _unique(texts)}
-        update, events = self._route(state, calls, self._paired(calls, texts, scores))
+        update, request, events = self._route(state, calls, self._paired(calls, texts, scores))
         for event in events:
             _tell(event)
-        return update
+        return update, request
 
-    async def _ajudge(self, state: GateState) -> dict[str, Any]:
+    async def _ajudge(self, state: GateState) -> tuple[dict[str, Any], dict[str, Any] | None]:
         calls, texts = self._to_score(state)
         unique = _unique(texts)
         judged = await asyncio.gather(*(self._ascore(*want) for want in unique))
         scores = dict(zip(unique, judged, strict=True))
-        update, events = self._route(state, calls, self._paired(calls, texts, scores))
+        update, request, events = self._route(state, calls, self._paired(calls, texts, scores))
         for event in events:
             await _atell(event)
-        return update
+        return update, request
+
+    def _asks_by_interrupt(self) -> bool:
+        if called_as_tool():
+            return True
+        return nested() if self.clarify is None else self.clarify == "interrupt"
+
+    def _may_interrupt(self, state: GateState) -> bool:
+        """Whether the step that judges may ask somebody, and so run again."""
+        return bool(self._calls(state)) and self._asks_by_interrupt()
+
+    def _settled(
+        self,
+        state: GateState,
+        update: dict[str, Any],
+        request: Mapping[str, Any] | None,
+        answer: Any,
+    ) -> dict[str, Any]:
+        """The update with the question to the user in it, and with their answer, if it is here."""
+        if request is None:
+            return update
+        question = request["action_requests"][0]["args"]["question"]
+        messages = [*self._put_off(state["messages"]), question_to_user(question)]
+        if answer is None:
+            return {**update, "messages": messages, "jump_to": "end"}
+        return {**update, "messages": [*messages, users_answer(*answer)], "jump_to": "model"}
 
     @abstractmethod
     def _check_request(self, request: ModelRequest[Any]) -> None:
@@ -221,12 +312,24 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         scores: dict[Wanted, DecisionRecord],
     ) -> list[DecisionRecord]:
         return [
-            self._fitted(call, scores[text] if isinstance(text, Wanted) else text)
+            self._verdict(call, scores[text] if isinstance(text, Wanted) else text)
             for call, text in zip(calls, texts, strict=True)
         ]
 
+    def _verdict(self, call: ToolCall, record: DecisionRecord) -> DecisionRecord:
+        record = self._fitted(call, record)
+        if self._misses_the_user(call) and record["failure"] is None:
+            said = "Scored is the task that another agent wrote, not the user's words."
+            record = {**record, "reason": f"{record['reason']} {said}"}
+        return record
+
+    def _misses_the_user(self, call: ToolCall) -> bool:
+        return self._reader(call).text is user_request and called_as_tool() and not handed_down()
+
     def _text(self, call: ToolCall, state: Any) -> str | DecisionRecord:
         try:
+            if self.require_user_text and self._misses_the_user(call):
+                raise ValueError("the user's words did not come with the other agent's task")
             text = self._reader(call).text(call, state)
             if not isinstance(text, str):
                 raise TypeError(f"`text` gave {text!r:.80}, expected a str")
@@ -242,7 +345,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         def judge() -> DecisionRecord:
             text, reader = self._text(call, state), self._reader(call)
             record = self._score(text, reader) if isinstance(text, str) else text
-            record = self._at_the_door(self._fitted(call, record), state)
+            record = self._at_the_door(self._verdict(call, record), state)
             _tell(log_decision(call["name"], record))
             return record
 
@@ -252,7 +355,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         async def judge() -> DecisionRecord:
             text, reader = self._text(call, state), self._reader(call)
             record = await self._ascore(text, reader) if isinstance(text, str) else text
-            record = self._at_the_door(self._fitted(call, record), state)
+            record = self._at_the_door(self._verdict(call, record), state)
             await _atell(log_decision(call["name"], record))
             return record
 
@@ -277,16 +380,16 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
 
     def _route(
         self, state: GateState, calls: list[ToolCall], records: list[DecisionRecord]
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The update of the agent's state, and what to tell tracers."""
-        question = None
+    ) -> tuple[dict[str, Any], dict[str, Any] | None, list[dict[str, Any]]]:
+        """The update of the agent's state, the request to the user, and what to tell tracers."""
+        request = None
         if declined(state["messages"]) is not None:
             why = why_declined("")  # events hear the reason, and never the user's words
             records = [escalated(record, why, record["failure"]) for record in records]
         vague = next((record for record in records if record["action"] == "clarify"), None)
         if vague is not None:
-            question, instead = self._question(vague, times_asked(state["messages"]))
-            if question is None:
+            request, instead = self._question(vague, state["messages"])
+            if request is None:
                 records = [
                     escalated(record, *instead) if record["action"] == "clarify" else record
                     for record in records
@@ -297,20 +400,17 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         update: dict[str, Any] = {
             "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
         }
-        if question is not None:
-            update["messages"] = [
-                *self._put_off(state["messages"]),
-                question_to_user(question),
-            ]
-            update["jump_to"] = "end"
-        return update, [log_decision(call["name"], record) for call, record in judged]
+        return update, request, [log_decision(call["name"], record) for call, record in judged]
 
     def _question(
-        self, record: DecisionRecord, asked: int
-    ) -> tuple[str | None, tuple[str, str | None]]:
-        """A question to the user, or else why a reviewer is asked, and what failed."""
+        self, record: DecisionRecord, messages: list[AnyMessage]
+    ) -> tuple[dict[str, Any] | None, tuple[str, str | None]]:
+        """The request to the user, or else why a reviewer is asked, and what failed."""
+        asked = times_asked(messages)
         if asked >= self.policy.max_clarifications:
             return None, (why_not_asked(asked), None)
+        if unanswered(messages):
+            return None, (why_not_again(), None)
         assert record["prediction"] is not None
         assert record["text"] is not None
         try:
@@ -320,7 +420,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         except Exception as error:  # fail closed
             kind = type(error).__name__
             return None, (f"No question could be put ({kind}).", f"{kind}: {error}")
-        return question, ("", None)
+        return clarification_request(text=record["text"], question=question), ("", None)
 
 
 def _brief(record: DecisionRecord) -> DecisionRecord:

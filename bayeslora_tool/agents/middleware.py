@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,10 +25,10 @@ from bayeslora_tool.agents.call_review import (
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, review_lines
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, GateState, Reader, edited_call, hook_config
-from bayeslora_tool.graphs.once import aonce, once
 from bayeslora_tool.graphs.question import forget_old_answer
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.review.requests import ALL_DECISIONS, DecisionType
 
 if TYPE_CHECKING:  # gating.py says what to install where they are missing
     from langchain.agents.middleware import AgentState, ModelRequest, ToolCallRequest
@@ -44,7 +44,7 @@ class UncertaintyGate(Gate):
     Proceed: the tool runs. Escalate: the run waits for a reviewer; approve, edit, reject and
     respond do what they do in LangChain's ``HumanInTheLoopMiddleware``, but an edit may change
     nothing except arguments, and those that the tool does not take are asked for again, for that
-    call alone. Clarify: no pending call runs, and the turn ends with a question to the user.
+    call alone. Clarify: no pending call runs, and a question is put to the user.
 
     List it first: then it judges what the other middlewares leave and asks before they touch the
     call, and a retry of the tool does not ask the reviewer again. A call that was added or changed
@@ -76,6 +76,8 @@ class UncertaintyGate(Gate):
         tools: Iterable[str | BaseTool] | None = None,
         ask: Callable[[Prediction, str], str] | None = None,
         timeout: float | None = None,
+        clarify: Literal["message", "interrupt"] | None = None,
+        require_user_text: bool = False,
         interrupt_mode: Literal["batched", "per_call"] = "batched",
         acts: Mapping[str, Act | Labels] | None = None,
         name: str | None = None,
@@ -85,7 +87,16 @@ class UncertaintyGate(Gate):
             # Not a number: it must be the same in each process that carries a thread on.
             named = re.sub("[:|]", "_", ", ".join(sorted(self.gated)))  # LangGraph's own characters
             name = f"{type(self).__name__}({named})"
-        super().__init__(classifier, policy, text=text, ask=ask, timeout=timeout, name=name)
+        super().__init__(
+            classifier,
+            policy,
+            text=text,
+            ask=ask,
+            timeout=timeout,
+            clarify=clarify,
+            require_user_text=require_user_text,
+            name=name,
+        )
         if interrupt_mode not in ("batched", "per_call"):
             raise ValueError(
                 f"`interrupt_mode` (={interrupt_mode!r}) must be 'batched' or 'per_call'"
@@ -95,45 +106,43 @@ class UncertaintyGate(Gate):
         if acts is None:
             _say_once()
 
-    @hook_config(can_jump_to=["end"])
+    @hook_config(can_jump_to=["end", "model"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
-        """Score the pending calls; end the turn if the user must be asked, or ask a reviewer."""
-        if self.interrupt_mode == "per_call" or not self._calls(state):
-            return self._judge(state)
-        return self._reviewed(state, once(lambda: self._judge(state)))
+        """Score the pending calls; ask the user or a reviewer if need be."""
+        return self._reviewed(state, super().after_model(state, runtime))
 
-    @hook_config(can_jump_to=["end"])
+    @hook_config(can_jump_to=["end", "model"])
     async def aafter_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
         """:meth:`after_model` for async runs."""
-        if self.interrupt_mode == "per_call" or not self._calls(state):
-            return await self._ajudge(state)
-        return self._reviewed(state, await aonce(lambda: self._ajudge(state)))
+        return self._reviewed(state, await super().aafter_model(state, runtime))
 
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]
     ) -> Result:
         """Run the call, or what a reviewer makes of it."""
         if not self._gates(request.tool_call):
-            return handler(request)
+            return super().wrap_tool_call(request, handler)
         call, known = self._arrived(request)
         record = known or self._judge_late(call, request.state)
         settled = self._settle(request, call, record)
         if isinstance(settled, ToolMessage):
             return settled
-        return tell_edit(handler(settled), request.tool_call, settled.tool_call)
+        result = super().wrap_tool_call(settled, handler)
+        return tell_edit(result, request.tool_call, settled.tool_call)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
     ) -> Result:
         """:meth:`wrap_tool_call` for async runs."""
         if not self._gates(request.tool_call):
-            return await handler(request)
+            return await super().awrap_tool_call(request, handler)
         call, known = self._arrived(request)
         record = known or await self._ajudge_late(call, request.state)
         settled = self._settle(request, call, record)
         if isinstance(settled, ToolMessage):
             return settled
-        return tell_edit(await handler(settled), request.tool_call, settled.tool_call)
+        result = await super().awrap_tool_call(settled, handler)
+        return tell_edit(result, request.tool_call, settled.tool_call)
 
     def _check_request(self, request: ModelRequest[Any]) -> None:
         # A misspelled name would leave its tool without a gate.
@@ -161,6 +170,15 @@ class UncertaintyGate(Gate):
         why = misfit(self.acts, call, record["prediction"], self.classifier)
         return record if why is None else {**record, "action": "escalate", "reason": why}
 
+    def _may_interrupt(self, state: GateState) -> bool:
+        if self.interrupt_mode == "batched":
+            return bool(self._calls(state))
+        return super()._may_interrupt(state)
+
+    def _allowed(self, call: ToolCall) -> Sequence[DecisionType]:
+        act = (self.acts or {}).get(call["name"])
+        return ALL_DECISIONS if act is None else act.allowed_decisions
+
     def _gates(self, call: ToolCall) -> bool:
         return self.gated is None or call["name"] in self.gated
 
@@ -178,6 +196,8 @@ class UncertaintyGate(Gate):
 
     def _reviewed(self, state: GateState, update: dict[str, Any]) -> dict[str, Any]:
         """The update of the agent's state after a reviewer has seen all doubtful calls of it."""
+        if self.interrupt_mode == "per_call" or not self._calls(state):
+            return update
         message, records = message_id(state["messages"]), self._records(update)
         judged = [
             (own, call, records[fingerprint(call, message)])
@@ -186,7 +206,8 @@ class UncertaintyGate(Gate):
         doubtful = [row for row in judged if row[2]["action"] != "proceed"]
         if not doubtful or "jump_to" in update:
             return update
-        decisions = review_calls([(call, review_lines(record)) for _, call, record in doubtful])
+        asked = [(call, review_lines(record), self._allowed(call)) for _, call, record in doubtful]
+        decisions = review_calls(asked)
         edits = {
             key: state["edited_calls"][key]
             for own, _, _ in judged
@@ -228,15 +249,16 @@ class UncertaintyGate(Gate):
     def _settle(
         self, request: ToolCallRequest, call: ToolCall, record: DecisionRecord
     ) -> ToolCallRequest | ToolMessage:
-        lines, per_call = review_lines(record), self.interrupt_mode == "per_call"
+        shown = review_lines(record), self._allowed(call)
+        per_call = self.interrupt_mode == "per_call"
         try:
             edited = call["args"] if call["args"] != request.tool_call["args"] else None
             request = with_args(request, edited)
         except ValueError as error:
-            return review_call(request, lines, per_call=per_call, problem=str(error))
+            return review_call(request, *shown, per_call=per_call, problem=str(error))
         if record["action"] == "proceed" or record.get("approved"):
             return request
-        return review_call(request, lines, per_call=per_call)
+        return review_call(request, *shown, per_call=per_call)
 
 
 class AnswerGate(Gate):

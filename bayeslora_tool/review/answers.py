@@ -48,7 +48,8 @@ class Asked(NamedTuple):
 def actions(request: Mapping[str, Any]) -> list[Asked]:
     """What a ``HITLRequest``, or a ``ToolApprovalRequest``, asks about."""
     if "action_requests" not in request:
-        return [Asked(request["name"], request["args"], ALL_DECISIONS, None)]
+        allowed = request.get("allowed_decisions", ALL_DECISIONS)
+        return [Asked(request["name"], request["args"], allowed, None)]
     pairs = zip(request["action_requests"], request["review_configs"], strict=True)
     return [
         Asked(action["name"], action["args"], c["allowed_decisions"], c.get("args_schema"))
@@ -114,10 +115,10 @@ def _expected(asked: Sequence[Asked]) -> str:
             f"expected one decision: a dict whose `type` is one of {', '.join(asked[0].allowed)}, "
             f'alone or in {{"decisions": [...]}}'
         )
-    names = ", ".join(action.name for action in asked)
+    named = "; ".join(f"{action.name} ({', '.join(action.allowed)})" for action in asked)
     return (
-        f'expected {{"decisions": [...]}} with {len(asked)} decisions, in this order: {names}; '
-        f"each a dict whose `type` is one of {', '.join(asked[0].allowed)}"
+        f'expected {{"decisions": [...]}} with {len(asked)} decisions, in this order: {named}; '
+        f"each a dict with such a `type`"
     )
 
 

@@ -88,6 +88,11 @@ def why_not_asked(asked: int) -> str:
     return f"The user was asked {asked} times already."
 
 
+def why_not_again() -> str:
+    """The reason for a reviewer where a question has not reached the user."""
+    return "The user was asked and has not answered, so they are not asked again."
+
+
 def why_declined(words: str) -> str:
     """The reason for a reviewer, who reads what the user said."""
     return "The user said that it is none of these" + (f" ({words!r})." if words else ".")

@@ -84,15 +84,23 @@ def hitl_request(*asked: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any
     }
 
 
-def tool_approval(call: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
-    """LangChain's ``ToolApprovalRequest`` about one call, which is answered by one decision."""
-    return {
+def tool_approval(
+    call: Mapping[str, Any], lines: Sequence[str], allowed: Sequence[DecisionType] = ALL_DECISIONS
+) -> dict[str, Any]:
+    """LangChain's ``ToolApprovalRequest`` about one call, which is answered by one decision.
+
+    What may be decided stands in the interrupt's schema; if that is not all, also beside.
+    """
+    request = {
         "type": "tool_approval",
         "tool_call_id": call["id"],
         "name": call["name"],
         "args": call["args"],
         "description": "\n".join(lines),
     }
+    if set(allowed) != set(ALL_DECISIONS):
+        request["allowed_decisions"] = list(allowed)
+    return request
 
 
 def asked_again(request: Mapping[str, Any], problem: str) -> dict[str, Any]:

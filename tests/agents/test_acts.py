@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from bayeslora_tool.graphs.runs import pending, resume
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool
@@ -17,8 +18,8 @@ from bayeslora_tool import Policy, UncertaintyGate
 from bayeslora_tool.agents import middleware
 from bayeslora_tool.agents.acts import Act
 from bayeslora_tool.prediction import Prediction
-from tests.agents.desk import APPROVE, CONFIG, DONE, Desk, order
-from tests.fakes import FakeClassifier, make_prediction
+from tests.agents.desk import APPROVE, CONFIG, DONE, Desk, edit, order
+from tests.fakes import FakeClassifier, by_words, make_prediction
 from tests.scripted_model import ScriptedModel, calls
 
 LABELS = ("yes", "no", "book_flight", "book_hotel")
@@ -214,3 +215,39 @@ def test_the_agents_state_keeps_the_likeliest_labels_only(clf: Any, policy: Poli
     (record,) = kept.values()
     assert next(iter(record["prediction"]["probabilities"])) == "yes"
     assert len(record["prediction"]["probabilities"]) == 5
+
+
+class TestAllowedDecisions:
+    def waiting(self, mode: Any, *wanted: Any) -> Any:
+        acts = {"order": Act(labels="yes", allowed_decisions=("approve", "reject")), "look": "yes"}
+        gate = UncertaintyGate(
+            FakeClassifier(by_words), Policy(0.8, 0.01), acts=acts, interrupt_mode=mode
+        )
+        desk = Desk([calls(*wanted), DONE], gate)
+        desk.say("odd")
+        return desk
+
+    def test_are_each_tools_own(self) -> None:
+        desk = self.waiting("batched", order("tea"), ("look", {"item": "tea"}))
+        ((name, request),) = pending(desk.agent, CONFIG).items()
+        shown = [config["allowed_decisions"] for config in request["review_configs"]]
+        assert shown == [["approve", "reject"], ["approve", "edit", "reject", "respond"]]
+        respond = {"type": "respond", "message": "no"}
+        with pytest.raises(ValueError, match=r"order \(approve, reject\); look"):
+            resume(desk.agent, CONFIG, {name: {"decisions": [respond, respond]}})
+        resume(desk.agent, CONFIG, {name: {"decisions": [APPROVE, respond]}})
+        assert desk.did == [("tea", 1)]
+
+    def test_stand_in_each_calls_own_question(self) -> None:
+        desk = self.waiting("per_call", order("tea"))
+        ((name, request),) = pending(desk.agent, CONFIG).items()
+        assert request["allowed_decisions"] == ["approve", "reject"]
+        with pytest.raises(ValueError, match="one of approve, reject"):
+            resume(desk.agent, CONFIG, {name: edit(item="coffee", n=1)})
+        assert desk.did == []
+
+    @pytest.mark.parametrize("allowed", [(), "approve", ("approve", "accept")])
+    def test_are_checked(self, allowed: Any) -> None:
+        acts = {"order": Act(labels="yes", allowed_decisions=allowed)}
+        with pytest.raises(ValueError, match=r"`acts\['order'\].allowed_decisions`"):
+            UncertaintyGate(FakeClassifier(by_words), Policy(0.8, 0.01), acts=acts)

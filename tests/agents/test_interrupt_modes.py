@@ -156,7 +156,7 @@ class TestBatched:
         ("answer", "problem"),
         [
             (APPROVE, "got 1 decisions"),
-            ({"decisions": [APPROVE]}, "with 2 decisions, in this order: order, order"),
+            ({"decisions": [APPROVE]}, "with 2 decisions, in this order: order "),
             ({"decisions": [APPROVE, APPROVE, APPROVE]}, "got 3 decisions"),
             ({"decisions": [APPROVE, {"type": "yes"}]}, "`type` is 'yes'"),
         ],
