@@ -99,6 +99,19 @@ def test_the_gate_stops_the_doubtful_call_and_the_one_that_does_not_fit(run: Run
     )
 
 
+def test_a_gate_behind_another_agent_reads_what_the_user_wrote(run: Run) -> None:
+    output = run("12")
+    assert output.count("reviewer is asked") == 1
+    in_order(
+        output,
+        "user:     put a freeze",
+        "agent:    It is frozen.",
+        "user:     how do you say good morning",
+        "reviewer is asked: .*reads as 'translate' .* the agent wants `freeze_account`",
+        "agent:    A reviewer rejected this call",
+    )
+
+
 def test_a_review_is_answered_in_a_process_that_loads_no_model(run: Run) -> None:
     in_order(
         run("04"),

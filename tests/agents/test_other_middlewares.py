@@ -7,11 +7,19 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     AgentMiddleware,
+    ContextEditingMiddleware,
     HumanInTheLoopMiddleware,
     ModelCallLimitMiddleware,
+    ModelFallbackMiddleware,
+    ModelRetryMiddleware,
+    PIIMiddleware,
+    SummarizationMiddleware,
+    TodoListMiddleware,
     ToolCallLimitMiddleware,
+    ToolErrorMiddleware,
     ToolRetryMiddleware,
 )
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -48,6 +56,49 @@ class Adds(AgentMiddleware):
             extra = calls(order("extra"), start=9).tool_calls
             return {"messages": [message.model_copy(update={"tool_calls": extra})]}
         return {}
+
+
+def says(text: str) -> ScriptedModel:
+    return ScriptedModel(script=[AIMessage(text)] * 5)
+
+
+OTHERS: dict[str, Callable[[], AgentMiddleware[Any, Any]]] = {
+    "personal data": lambda: PIIMiddleware("email", strategy="redact", apply_to_input=True),
+    "summary": lambda: SummarizationMiddleware(
+        says("a summary"), trigger=("messages", 2), keep=("messages", 1)
+    ),
+    "context": lambda: ContextEditingMiddleware(),
+    "model retry": lambda: ModelRetryMiddleware(initial_delay=0, jitter=False),
+    "model fallback": lambda: ModelFallbackMiddleware(says("never asked")),
+    "model limit": lambda: ModelCallLimitMiddleware(run_limit=9),
+    "tool limit": lambda: ToolCallLimitMiddleware(run_limit=9),
+    "tool retry": lambda: ToolRetryMiddleware(initial_delay=0, jitter=False),
+    "tool error": lambda: ToolErrorMiddleware(on_error=lambda error, request: "it failed"),
+    "todo": lambda: TodoListMiddleware(),
+}
+
+
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("other", OTHERS)
+def test_beside_any_other_a_doubtful_call_waits_and_runs_once(
+    fake: FakeClassifier, policy: Policy, other: str, first: bool, mode: Any
+) -> None:
+    for text, reviews in (("clear", 0), ("an odd wish of a@b.com", 1)):
+        gate = UncertaintyGate(fake, policy, interrupt_mode=mode)
+        desk = Desk(
+            [calls(order("tea")), DONE],
+            *([gate, OTHERS[other]()] if first else [OTHERS[other](), gate]),
+        )
+        talk = [("user", "hello"), ("ai", "good morning"), ("user", text)]
+        state = desk.agent.invoke({"messages": talk}, CONFIG)
+        assert len(state.get("__interrupt__", [])) == reviews
+        assert desk.did == [("tea", 1)] * (1 - reviews)
+        if reviews:
+            desk.answer(APPROVE)
+        assert desk.did == [("tea", 1)]
+    shown = "an odd wish of " + ("[REDACTED_EMAIL]" if other == "personal data" else "a@b.com")
+    assert fake.seen == ["clear", shown]
 
 
 class TestOtherMiddlewares:
@@ -127,7 +178,18 @@ class TestOtherMiddlewares:
         assert "__interrupt__" not in desk.say("clear")
         assert desk.did == [("extra", 1)]
 
-    def test_a_retry_inside_does_not_ask_again(self, fake: FakeClassifier, policy: Policy) -> None:
+    @pytest.mark.parametrize(
+        ("first", "mode", "reviews"),
+        [
+            (True, "batched", 1),
+            (True, "per_call", 1),
+            (False, "batched", 1),
+            (False, "per_call", 2),
+        ],
+    )
+    def test_a_retry_asks_again_only_around_a_gate_that_asks_per_call(
+        self, fake: FakeClassifier, policy: Policy, first: bool, mode: Any, reviews: int
+    ) -> None:
         tries: list[str] = []
 
         @tool
@@ -138,17 +200,32 @@ class TestOtherMiddlewares:
                 raise ConnectionError("once")
             return "ok"
 
+        gate = UncertaintyGate(fake, policy, interrupt_mode=mode)
         retry = ToolRetryMiddleware(initial_delay=0, jitter=False)
         agent: Any = create_agent(
             ScriptedModel(script=[calls(("flaky", {"item": "a"})), DONE]),
             [flaky],
-            middleware=[UncertaintyGate(fake, policy), retry],
+            middleware=[gate, retry] if first else [retry, gate],
             checkpointer=InMemorySaver(),
         )
-        agent.invoke({"messages": [("user", "odd")]}, CONFIG)
-        state = agent.invoke(Command(resume=APPROVE), CONFIG)
+        state = agent.invoke({"messages": [("user", "odd")]}, CONFIG)
+        for _ in range(reviews):
+            assert "__interrupt__" in state
+            state = agent.invoke(Command(resume=APPROVE), CONFIG)
         assert "__interrupt__" not in state
         assert tries == ["a", "a"]
+
+    @pytest.mark.parametrize(("first", "reviewed"), [(True, ["a"]), (False, ["a", "b"])])
+    def test_a_call_beyond_a_limit_does_not_run(
+        self, fake: FakeClassifier, policy: Policy, first: bool, reviewed: list[str]
+    ) -> None:
+        gate, limit = UncertaintyGate(fake, policy), ToolCallLimitMiddleware(run_limit=1)
+        both = [gate, limit] if first else [limit, gate]
+        desk = Desk([calls(order("a"), order("b")), DONE], *both)
+        actions = asked(desk.say("odd"))["action_requests"]
+        assert [action["args"]["item"] for action in actions] == reviewed
+        desk.answer({"decisions": [APPROVE] * len(actions)})
+        assert desk.did == [("a", 1)]
 
     def test_two_gates_for_different_tools_need_no_names(self, policy: Policy) -> None:
         orders, looks = FakeClassifier(by_words), FakeClassifier(by_words)
