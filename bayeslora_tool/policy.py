@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +42,8 @@ class Policy:
             its length never proceeds.
         calibrated_for: The ``Prediction.scored_by`` that the thresholds were calibrated with; a
             prediction scored otherwise escalates. None: chosen by hand, no check.
+        audit_rate: Share of what proceeds that is marked ``audit``, so that somebody labels it, in
+            [0, 1]; it proceeds all the same. Without audits nobody learns of the errors among it.
 
     Raises:
         pydantic.ValidationError: (a ValueError) A value outside its range.
@@ -53,6 +57,7 @@ class Policy:
     tau_novelty: Probability | None = None
     allow_unread: bool = False
     calibrated_for: Annotated[str, Field(max_length=1000)] | None = None
+    audit_rate: Probability = 0.0
 
     @classmethod
     def from_preset(cls, name_or_path: str | Path) -> Policy:
@@ -246,3 +251,20 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
         )
     rivals = " or ".join(f"'{label}' ({p:.3f})" for label, p in prediction.top(2))
     return Decision(policy.on_low_confidence, f"Not sure enough: {seen}. It could be {rivals}.")
+
+
+def policy_fingerprint(policy: Policy) -> str:
+    """A short hash of all fields of a policy: two that decide alike in all things share it."""
+    fields = json.dumps(asdict(policy), sort_keys=True)
+    return sha256(fields.encode()).hexdigest()[:12]
+
+
+def chosen_for_audit(key: str, policy: Policy) -> bool:
+    """Whether what proceeds under this key is one of the ``audit_rate`` that somebody labels.
+
+    Args:
+        key: Of the outcome: the same in each re-execution, so the choice is, too.
+        policy: With the rate.
+    """
+    drawn = int.from_bytes(sha256(f"audit {key}".encode(errors="surrogatepass")).digest()[:8])
+    return drawn < policy.audit_rate * 2**64

@@ -16,6 +16,7 @@ from bayeslora_tool.cli import (
     doctor,
     evaluate,
     inspect,
+    monitor,
     predict,
     serve_mcp,
     simulate,
@@ -39,6 +40,7 @@ for command in (
     evaluate.evaluate,
     bench.bench,
     inspect.inspect,
+    monitor.monitor,
     simulate.simulate,
 ):
     app.command()(command)

@@ -220,3 +220,26 @@ def spectra(layers: Sequence[tuple[str, Sequence[float], float]], path: Path) ->
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def evidence(curves: Mapping[str, Sequence[tuple[int, float]]], delta: float, path: Path) -> None:
+    """How much a monitor has against the promise, after each observation.
+
+    Args:
+        curves: By what was counted, how many so far and the logarithm of the evidence.
+        delta: The alarm is at 1 / delta.
+        path: The PNG to write.
+    """
+    figure, axes = plt.subplots(1, len(curves), figsize=(5.5 * len(curves), 4), squeeze=False,
+                                layout="constrained")  # fmt: skip
+    for axis, (what, points) in zip(axes.flat, curves.items(), strict=True):
+        x, y = zip(*[(0, 0.0), *points], strict=True)
+        # Beyond this no scale helps, and exp overflows.
+        axis.semilogy(x, np.exp(np.clip(y, -20, 60)), color=_CYCLE[0])
+        axis.axhline(1 / delta, color=_CYCLE[1], linestyle="--", label=f"alarm: {1 / delta:.3g}")
+        axis.set(xlabel=what, ylabel="evidence against the promise")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
