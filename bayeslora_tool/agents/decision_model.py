@@ -120,7 +120,7 @@ class BayesLoRADecisions(BaseDecisionModel):
     classifier: Any = Field(exclude=True, repr=False)
     acts: Any = Field(default=None, exclude=True, repr=False)
     policy: Policy | None = None
-    text: Callable[[State], str] = Field(default=request_text, exclude=True, repr=False)
+    text: Callable[[Any], str] = Field(default=request_text, exclude=True, repr=False)
     _acts: dict[str, Act] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: Any, /) -> None:
