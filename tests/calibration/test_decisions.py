@@ -75,13 +75,13 @@ def test_the_policy_decides_as_was_counted() -> None:
 
 
 def test_what_could_not_be_scored_never_proceeds_and_costs_coverage() -> None:
-    found, gold = population(1000, 0)
-    whole, _ = calibrate_confidence(found, gold, scored_by="x", goal=Goal(0.1, 0.1))
+    found, gold = population(4000, 0)
+    whole, _ = calibrate_confidence(found, gold, scored_by="x", goal=Goal(0.15, 0.1))
     some = [None if i % 2 else one for i, one in enumerate(found)]
-    half, _ = calibrate_confidence(some, gold, scored_by="x", goal=Goal(0.1, 0.1))
+    half, _ = calibrate_confidence(some, gold, scored_by="x", goal=Goal(0.15, 0.1))
     assert half.feasible
     assert half.coverage < 0.6 * whole.coverage
-    none, _ = calibrate_confidence([None] * 1000, gold, scored_by="x", goal=Goal(0.1, 0.1))
+    none, _ = calibrate_confidence([None] * 4000, gold, scored_by="x", goal=Goal(0.15, 0.1))
     assert not none.feasible or none.coverage == 0
 
 
