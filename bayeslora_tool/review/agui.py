@@ -104,22 +104,14 @@ def _bound(value: Any) -> bool:
 
 
 def _approval(schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """AG-UI's schema for a call that may be edited, with the arguments that ours shows."""
-    args: Any = {"type": "object"}
+    """AG-UI's schema for a call; ``editedArgs`` in it says that the call may be edited."""
+    properties: dict[str, Any] = {"approved": {"type": "boolean"}, "message": {"type": "string"}}
     for form in (schema or {}).get("anyOf", ()):
         known = form.get("properties", {})
         if known.get("type") == {"const": "edit"} and "edited_action" in known:
-            args = known["edited_action"]["properties"]["args"]
+            properties["editedArgs"] = known["edited_action"]["properties"]["args"]
             break
-    return {
-        "type": "object",
-        "properties": {
-            "approved": {"type": "boolean"},
-            "editedArgs": args,
-            "message": {"type": "string"},
-        },
-        "required": ["approved"],
-    }
+    return {"type": "object", "properties": properties, "required": ["approved"]}
 
 
 def _wait(waiting: Mapping[str, Any]) -> str:

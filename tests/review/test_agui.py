@@ -10,6 +10,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, Interrupt
 
 from bayeslora_tool import Policy, UncertaintyGate, create_escalation_graph
+from bayeslora_tool.agents import Act
 from bayeslora_tool.review.agui import agui_answers, agui_interrupts
 from tests.agents.desk import CONFIG, DONE, Desk, order
 from tests.fakes import FakeClassifier, by_words
@@ -68,6 +69,16 @@ def test_a_call_is_bound_to_its_interrupt_and_answered_in_agui_s_way(policy: Pol
     state = gated.agent.invoke(Command(resume=agui_answers(resume, waiting)), CONFIG)
     assert sorted(gated.did) == [("milk", 5), ("tea", 1)]
     assert "no gin" in str(state["messages"])
+
+
+def test_a_call_that_may_not_be_edited_does_not_offer_it(policy: Policy) -> None:
+    act = Act(labels="yes", allowed_decisions=["approve", "reject"])
+    gate = UncertaintyGate(
+        FakeClassifier(by_words), policy, acts={"order": act}, interrupt_mode="per_call"
+    )
+    gated = Desk([calls(order("tea")), DONE], gate)
+    (one,) = valid(agui_interrupts(gated.say("odd")["__interrupt__"]))
+    assert set(one["responseSchema"]["properties"]) == {"approved", "message"}
 
 
 def test_a_batch_is_one_interrupt_that_shows_what_an_answer_is(policy: Policy) -> None:
