@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     AutoModeMiddleware,
@@ -70,6 +72,27 @@ class TestChoice:
         found = ask(choice("refund", other), classifier=sure)
         assert found.choice == other
         assert found.probabilities == {"refund": pytest.approx(0.06), other: pytest.approx(0.94)}
+
+    @given(
+        st.lists(st.floats(1e-6, 1), min_size=2, max_size=9),
+        st.sets(st.integers(0, 8), min_size=1),
+        st.booleans(),
+    )
+    def test_no_probability_is_lost_or_made(
+        self, weights: list[float], named: set[int], with_other: bool
+    ) -> None:
+        total = math.fsum(weights)
+        shares = {f"label_{i}": w / total for i, w in enumerate(weights)}
+        names = [f"label_{i}" for i in named if i < len(weights)] or ["label_0"]
+        asked = choice(*names, *(["other"] * with_other))
+        model = BayesLoRADecisions(classifier=over(shares))
+        found: Any = model.invoke({"state": "x", "questions": {"q": asked}}).answers["q"]
+        for name in names:
+            assert found.probabilities[name] == pytest.approx(shares[name])
+        rest = math.fsum(p for name, p in shares.items() if name not in names)
+        assert found.probabilities.get("other", 0) == pytest.approx(rest * with_other)
+        assert found.confidence == found.probabilities[found.choice]
+        assert found.confidence == max(found.probabilities.values())
 
     def test_a_label_called_other_is_that_label(self) -> None:
         found = ask(
