@@ -40,6 +40,9 @@ class Policy:
         allow_unread: Whether a text may proceed of which the model did not read all characters
             (``Prediction.unread``), on what it read; it must have read some. One that was cut for
             its length never proceeds.
+        allow_no_variance: Whether a prediction may proceed on its confidence alone whose estimator
+            has no variance (``deterministic``, or a decision model); of all others ``tau_var`` is
+            asked nonetheless.
         calibrated_for: The ``Prediction.scored_by`` that the thresholds were calibrated with; a
             prediction scored otherwise escalates. None: chosen by hand, no check.
         audit_rate: Share of what proceeds that is marked ``audit``, so that somebody labels it, in
@@ -56,6 +59,7 @@ class Policy:
     max_clarifications: Annotated[int, Field(ge=0, le=1000)] = 2
     tau_novelty: Probability | None = None
     allow_unread: bool = False
+    allow_no_variance: bool = False
     calibrated_for: Annotated[str, Field(max_length=1000)] | None = None
     audit_rate: Probability = 0.0
 
@@ -77,8 +81,8 @@ class Scoring:
     Attributes:
         estimator: ``linearized`` takes about two passes and has no sampling noise; ``monte_carlo``
             draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws for texts
-            whose route draws may still change; ``deterministic`` makes one pass without noise, has
-            no variance, and therefore never proceeds.
+            whose route draws may still change; ``deterministic`` makes one pass without noise and
+            has no variance, see ``Policy.allow_no_variance``.
         n_draws: Draws T, 2 to 10,000; of ``adaptive`` the most, >= 3; unused by the other two.
         seed: Of the draws, in [0, 2**63).
         error: Of ``adaptive``: a text is drawn until its route is another than that of infinitely
@@ -193,33 +197,45 @@ def calibration_mismatch(policy: Policy, scored_by: str) -> str | None:
     )
 
 
+def not_read(prediction: Prediction, *, allow_unread: bool = False) -> str | None:
+    """What of its text the model did not read; None if it read enough.
+
+    Args:
+        prediction: One that does not contradict itself.
+        allow_unread: See :class:`Policy`.
+    """
+    if prediction.truncated:
+        return f"The text goes on after the {prediction.n_tokens} tokens that the model read."
+    unread = prediction.unread  # NaN is unequal to all
+    if unread != 0 and not (allow_unread and 0 < unread < 1):
+        return (
+            f"The model did not read {unread:.2%} of the text's characters: it has no token for "
+            f"them."
+        )
+    return None
+
+
 def decide(prediction: Prediction, policy: Policy) -> Decision:
     """Route one prediction.
 
     Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where that gate is set,
-    ``novelty <= tau_novelty``. Fails closed: what has no variance, contradicts itself (see
-    ``prediction.contradiction``), was not read whole (see ``allow_unread``), or was scored
-    otherwise than the thresholds were calibrated for, escalates whatever the thresholds.
+    ``novelty <= tau_novelty``. Fails closed: what has no variance (see ``allow_no_variance``),
+    contradicts itself (see ``prediction.contradiction``), was not read whole (see
+    ``allow_unread``), or was scored otherwise than the thresholds were calibrated for, escalates
+    whatever the thresholds.
     """
     confidence, variance = prediction.confidence, prediction.variance
-    wrong = contradiction(prediction)
-    if wrong is None and math.isnan(variance):
-        wrong = f"there is no variance (estimator {prediction.estimator})"
-    if wrong is not None:
+    if wrong := contradiction(prediction):
         return Decision("escalate", f"The score cannot be trusted: {wrong}. A person must decide.")
-    if prediction.truncated:
+    unmeasured = math.isnan(variance)
+    if unmeasured and not policy.allow_no_variance:
         return Decision(
             "escalate",
-            f"The text goes on after the {prediction.n_tokens} tokens that the model read. A "
-            f"person must read it.",
+            f"There is no variance to hold against `tau_var` (estimator {prediction.estimator}), "
+            f"and the policy does not say `allow_no_variance`. A person must decide.",
         )
-    unread = prediction.unread  # NaN is unequal to all
-    if unread != 0 and not (policy.allow_unread and 0 < unread < 1):
-        return Decision(
-            "escalate",
-            f"The model did not read {unread:.2%} of the text's characters: it has no token for "
-            f"them. A person must read it.",
-        )
+    if missed := not_read(prediction, allow_unread=policy.allow_unread):
+        return Decision("escalate", f"{missed} A person must read it.")
     if mismatch := calibration_mismatch(policy, prediction.scored_by):
         return Decision("escalate", mismatch)
     novelty = math.nan if prediction.novelty is None else prediction.novelty
@@ -235,12 +251,16 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
             f"The text is {far}, so '{prediction.label}' ({confidence:.3f}) may mean nothing. A "
             f"person must say whether it belongs here.",
         )
-    steady = variance <= policy.tau_var
+    steady = unmeasured or variance <= policy.tau_var
     sure = confidence >= policy.tau_conf
     seen = (
         f"'{prediction.label}' with confidence {confidence:.3f} "
-        f"({'>=' if sure else '<'} {policy.tau_conf:.4g}) and variance {variance:.2g} "
-        f"({'<=' if steady else '>'} {policy.tau_var:.3g})"
+        f"({'>=' if sure else '<'} {policy.tau_conf:.4g}) and "
+    )
+    seen += (
+        "no variance"
+        if unmeasured
+        else f"variance {variance:.2g} ({'<=' if steady else '>'} {policy.tau_var:.3g})"
     )
     if steady and sure:
         return Decision("proceed", f"Sure enough: {seen}.")

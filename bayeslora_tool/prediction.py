@@ -20,15 +20,16 @@ class Prediction:
         label: The likeliest label under the predictive mean (ties go to the first label).
         confidence: Predictive mean probability of ``label``, in [0, 1].
         variance: Predictive variance of that probability over draws, in [0, 0.25] (population
-            variance of the T draws). NaN where the estimator has none (``deterministic``): a
-            policy never lets such a prediction proceed.
+            variance of the T draws). NaN where the estimator has none (see
+            ``WITHOUT_VARIANCE``): no policy lets such a prediction proceed, unless it says
+            ``allow_no_variance``.
         probabilities: Predictive mean of every label, in the classifier's label order; read-only.
             They sum to 1: a part of the labels will not do.
         entropy: Entropy of the predictive mean, in nats, in [0, log C] of C labels.
         mutual_information: Entropy of the mean minus the mean entropy of the draws (BALD,
             Houlsby et al. 2011), in nats: the part of the doubt that the adapter's posterior
             causes, in [0, log C]. NaN where the estimator has none.
-        n_draws: How many draws were taken (0 for ``deterministic``).
+        n_draws: How many draws were taken (0 where there is no variance).
         estimator: How the moments were computed.
         seed: Seed of the draws; the same seed and text give the same answer again.
         n_tokens: Tokens that the model read, special tokens included.
@@ -80,6 +81,12 @@ class Prediction:
         return cls(**values)
 
 
+DECISION_MODEL = "decision_model"
+"""The estimator of what one of LangChain's decision models answered."""
+
+WITHOUT_VARIANCE = ("deterministic", DECISION_MODEL)
+"""Estimators whose predictions have no variance."""
+
 # What numbers of 32 bits, or of four decimals, may differ by and still be called equal.
 _EQUAL = 1e-4
 # Of a sum of probabilities: thousands of 32 bits lie within it.
@@ -92,8 +99,8 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
     """Why a prediction cannot be what it says it is; None if it can.
 
     Its probabilities are a distribution over all labels, ``label`` the likeliest of them and
-    ``confidence`` its probability; each number lies in its range. Only ``deterministic`` may have
-    no variance and no mutual information (NaN).
+    ``confidence`` its probability; each number lies in its range. Only an estimator of
+    ``WITHOUT_VARIANCE`` may have no variance and no mutual information (NaN).
 
     Args:
         prediction: Of fields of the right types.
@@ -113,7 +120,7 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
     numbers += [
         (name, value, upper)
         for name, value, upper in spread
-        if not (prediction.estimator == "deterministic" and math.isnan(value))
+        if not (prediction.estimator in WITHOUT_VARIANCE and math.isnan(value))
     ]
     if prediction.novelty is not None:
         numbers.append(("novelty", prediction.novelty, 1.0))

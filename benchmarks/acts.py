@@ -5,8 +5,10 @@
 
 CLINC150's 150 intents lead to 30 tools (``acts.yaml``). A scripted model calls the right tool for
 a test text, but in a tenth of the turns another, at random; for an out-of-scope text any call is
-wrong. Each turn goes through a real agent. A call that a gate stops is rejected, so a wrong act
-that runs was let through. The thresholds over acts are calibrated on the validation texts first.
+wrong. Each turn goes through a real agent. A person who is asked rejects, so a wrong act that runs
+was let through; LangChain's AutoMode blocks, and asks nobody. It is given this classifier as its
+decision model, with the same table. The thresholds over acts are calibrated on the validation texts
+first.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 from langchain.agents import create_agent
-from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain.agents.middleware import AutoModeMiddleware, HumanInTheLoopMiddleware
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -32,6 +34,7 @@ from rich.progress import track
 from rich.table import Table
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, UncertaintyGate, load_preset
+from bayeslora_tool.agents import BayesLoRADecisions
 from bayeslora_tool.calibration.adapter import predict_all, to_scores
 from bayeslora_tool.calibration.guarantee import calibrate
 from bayeslora_tool.calibration.thresholds import Goal, Scores, Thresholds
@@ -114,17 +117,24 @@ def main(
     agents: dict[str, list[Any]] = {
         "no gate": [],
         "LangChain, when= confidence": [HumanInTheLoopMiddleware(dict.fromkeys(acts, config))],
+        "LangChain, AutoMode": [
+            AutoModeMiddleware(
+                tools=list(acts), classifier=BayesLoRADecisions(classifier=labels, acts=acts)
+            )
+        ],
         "gate without acts": [_gate(labels, preset.policy)],
         "gate with acts": [_gate(labels, preset.policy, acts=acts)],
         "gate with acts, thresholds over acts": [_gate(merged, policy, acts=acts)],
     }
-    table = Table("agent", "wrong acts that run", "right acts that run", "stopped",
+    table = Table("agent", "wrong acts that run", "right acts that run", "right acts blocked",
+                  "a person is asked",
                   title=f"{len(some)} turns, {sum(right[t] != w for t, w in wants.items())} with a "
                   f"wrong call")  # fmt: skip
     for name, middleware in agents.items():
-        ran = play(name, some, wants, middleware, list(acts))
+        ran, asked = play(name, some, wants, middleware, list(acts))
         wrong = sum(right[text] != wants[text] for text in ran)
-        table.add_row(name, str(wrong), str(len(ran) - wrong), str(len(some) - len(ran)))
+        blocked = sum(right[t] == wants[t] for t in some if t not in ran and t not in asked)
+        table.add_row(name, str(wrong), str(len(ran) - wrong), str(blocked), str(len(asked)))
     show(table)
 
 
@@ -180,8 +190,8 @@ def play(
     wants: dict[str, str],
     middleware: list[Any],
     acts: Sequence[str],
-) -> list[str]:
-    """The texts whose act ran."""
+) -> tuple[set[str], set[str]]:
+    """The texts whose act ran, and those about which a person was asked."""
     ran: list[bool] = []
 
     def tool(act: str) -> StructuredTool:
@@ -192,17 +202,18 @@ def play(
     agent: Any = create_agent(
         Clerk(wants=wants), [tool(a) for a in acts], middleware=middleware, checkpointer=saver
     )
-    acted = []
+    acted, reviewed = set(), set()
     for i, text in enumerate(track(texts, name, transient=True)):
         thread: Any = {"configurable": {"thread_id": str(i)}}
         ran.clear()
         state = agent.invoke({"messages": [("user", text)]}, thread)
         if asked := state.get("__interrupt__"):
+            reviewed.add(text)
             agent.invoke(Command(resume={asked[0].id: {"decisions": [{"type": "reject"}]}}), thread)
         if ran:
-            acted.append(text)
+            acted.add(text)
         saver.delete_thread(str(i))
-    return acted
+    return acted, reviewed
 
 
 if __name__ == "__main__":

@@ -228,3 +228,15 @@ def test_a_simulated_user_is_asked_and_answers(run: Run) -> None:
         "user: i lost my card",
         "assistant: Done: report_lost_card",
     )
+
+
+def test_decision_models_are_answered_and_gated(run: Run) -> None:
+    in_order(
+        run("13"),
+        "'how do you say good morning",
+        "goes to the small model",
+        "'they took my wallet",
+        "goes to the other model",
+        r"escalate: There is no variance to hold against `tau_var`",
+        r"proceed: Sure enough: 'calm' with confidence 1\.000 .* no variance",
+    )

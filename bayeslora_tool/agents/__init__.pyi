@@ -1,4 +1,6 @@
 from .acts import Act as Act
+from .decision_classifier import DecisionClassifier as DecisionClassifier
+from .decision_model import BayesLoRADecisions as BayesLoRADecisions
 from .dialogue import user_request as user_request
 from .middleware import AnswerGate as AnswerGate
 from .middleware import UncertaintyGate as UncertaintyGate

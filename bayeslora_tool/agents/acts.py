@@ -85,7 +85,7 @@ def misfit(
         return f"No label leads to `{tool}` (it is not among `acts`)."
     reads = f"The request reads as '{label}' ({values['confidence']:.3f})"
     try:
-        if not _fits(act, label, act.classifier or classifier):
+        if not fits(act, label, act.classifier or classifier):
             return f"{reads}; the agent wants `{tool}`."
         if act.check is not None and not act.check(call["args"], Prediction.from_dict(values)):
             return f"{reads}, but the arguments of `{tool}` do not pass its check."
@@ -96,7 +96,8 @@ def misfit(
     return None
 
 
-def _fits(act: Act, label: str, classifier: Any) -> bool:
+def fits(act: Act, label: str, classifier: Any) -> bool:
+    """Whether a label leads to an act, of a table from :func:`read_acts`."""
     if callable(act.labels):
         return bool(act.labels(label))
     # A classifier over acts has other names for the labels that lead to one.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from scipy import optimize, special
 
 from bayeslora_tool.artifacts.backbone import sha256
 from bayeslora_tool.artifacts.manifest import CalibrationRecord, Offset
-from bayeslora_tool.calibration.guarantee import FEWEST, calibrate, calibrate_load, split
+from bayeslora_tool.calibration.guarantee import calibrate, calibrate_load, split
+from bayeslora_tool.calibration.labelled_texts import check_request
 from bayeslora_tool.calibration.preset_file import Calibrated
-from bayeslora_tool.calibration.thresholds import Floats, Goal, Scores, check_share
+from bayeslora_tool.calibration.thresholds import Floats, Goal, Scores
 from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.inference.estimators import regress
@@ -30,7 +30,6 @@ from bayeslora_tool.inference.sequential import measured_offset
 from bayeslora_tool.policy import Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Advance, Progress, silent
-from bayeslora_tool.text import normal_text
 from bayeslora_tool.training.dataset import LabelledText
 
 logger = logging.getLogger(__name__)
@@ -84,31 +83,12 @@ def calibrate_adapter(
     if scoring.estimator in ("adaptive", "deterministic"):
         why = {
             "adaptive": "draws for thresholds that are to be found here first",
-            "deterministic": "has no variance, so no policy lets it proceed",
+            "deterministic": "has no variance to find a threshold for",
         }[scoring.estimator]
         raise ValueError(
             f"estimator {scoring.estimator!r} {why}; calibrate with linearized or monte_carlo"
         )
-    check_share("max_escalation", max_escalation)
-    if max_escalation is not None and goal.max_out_of_scope is not None:
-        raise ValueError(
-            "`max_escalation` caps what is stopped, `max_out_of_scope` what is not; give one"
-        )
-    labels = {label: i for i, label in enumerate(classifier.labels)}
-    for example in examples:
-        if example.label not in labels:
-            raise ValueError(
-                f"line {example.line}: label {example.label!r} is not one of the classifier's "
-                f"{len(labels)}: {', '.join(list(labels)[:5])}, ...; give texts that no label fits "
-                f"as out-of-scope texts"
-            )
-    if len({example.label for example in examples}) < 2:
-        raise ValueError("the calibration texts hold one class only; they must be like the texts "
-                         "to come")  # fmt: skip
-    if len(examples) < FEWEST:
-        raise ValueError(
-            f"{len(examples)} labelled texts; at least {FEWEST} are needed, better 1,000"
-        )
+    check_request(examples, classifier.labels, goal, max_escalation)
     tuning, _ = split(len(examples) + len(out_of_scope), seed)
     known = [examples[row] for row in tuning if row < len(examples)]
     if not known:
@@ -119,7 +99,8 @@ def calibrate_adapter(
     classifier.temperature = 1.0
     with progress("fitting the temperature", len(known)) as advance:
         logits = _logits(classifier, [example.text for example in known], advance)
-    gold = np.array([labels[example.label] for example in known])
+    index = {label: i for i, label in enumerate(classifier.labels)}
+    gold = np.array([index[example.label] for example in known])
     classifier.temperature = fit_temperature(logits, gold)
     measured = [example.text for example in known[:OFFSET_TEXTS]]
     with progress(f"taking {OFFSET_DRAWS} draws a text", len(measured)) as advance:
@@ -179,13 +160,6 @@ def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> 
         correct=np.array([p.label == label for p, label in zip(predictions, gold, strict=True)]),
         in_scope=np.array([label is not None for label in gold]),
     )
-
-
-def recurring(examples: Sequence[LabelledText], train: Sequence[LabelledText]) -> tuple[int, int]:
-    """How many texts recur in the training texts, and how many repeat another of their own."""
-    seen = {normal_text(example.text) for example in train}
-    own = Counter(normal_text(example.text) for example in examples)
-    return sum(text in seen for text in own.elements()), sum(n - 1 for n in own.values())
 
 
 def predict_all(

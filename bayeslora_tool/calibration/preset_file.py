@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,7 +17,8 @@ from bayeslora_tool.artifacts.manifest import (
     read_manifest,
 )
 from bayeslora_tool.calibration.guarantee import Result
-from bayeslora_tool.policy import Preset
+from bayeslora_tool.calibration.thresholds import Goal
+from bayeslora_tool.policy import Policy, Preset
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,57 @@ def _sought_from(place: Path, calibrated: Calibrated) -> Calibrated:
 def preset_yaml(calibrated: Calibrated) -> str:
     """The preset as YAML, with what it promises on top."""
     r, preset = calibrated.record, calibrated.preset
-    if r.max_escalation is None:
-        promise = f"at most {r.target_risk:.1%} wrong among what proceeds"
-    else:
-        promise = f"at most {r.max_escalation:.1%} of texts do not proceed"
-    if r.max_out_of_scope is not None:
-        promise += f", at most {r.max_out_of_scope:.1%} of out-of-scope texts proceed"
-    seen = f"{r.coverage:.1%} of ordinary texts proceeded, {r.risk:.2%} of what proceeded was wrong"
-    if r.out_of_scope is not None:
-        seen += f", {r.out_of_scope:.1%} of the out-of-scope texts proceeded"
-    head = (
-        f"# By `bayeslora calibrate`: {promise},\n"
-        f"# with {1 - r.delta:.0%} confidence, for texts like the {r.n_tuning + r.n_testing} of "
-        f"{', '.join(r.data_sha256) or 'the calibration'}.\n"
-        f"# On the {r.n_testing} that the promise rests on, {seen}.\n"
-    )
     content = {
         "adapter": preset.adapter,
         "scoring": asdict(preset.scoring),
         "policy": asdict(preset.policy),
         **({} if preset.acts is None else {"acts": preset.acts}),
     }
-    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    goal = Goal(r.target_risk or Goal.target_risk, r.delta, r.max_out_of_scope)
+    return _head(goal, r.max_escalation, calibrated.result, list(r.data_sha256)) + _yaml(content)
+
+
+def policy_yaml(
+    policy: Policy,
+    result: Result,
+    goal: Goal,
+    max_escalation: float | None,
+    files: Sequence[Path],
+) -> str:
+    """A preset without an adapter, for a decision model, with what it promises on top.
+
+    Args:
+        policy: From ``calibrate_confidence``, as the next.
+        result: Feasible.
+        goal: That was asked for.
+        max_escalation: Instead of the goal's risk, if that was asked for.
+        files: That the texts came from.
+    """
+    head = _head(goal, max_escalation, result, [path.name for path in files])
+    return (
+        f"{head}# For a DecisionClassifier; no adapter scores so: Policy.from_preset(this file).\n"
+        + _yaml({"policy": asdict(policy)})
+    )
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _head(goal: Goal, max_escalation: float | None, result: Result, files: Sequence[str]) -> str:
+    if max_escalation is None:
+        promise = f"at most {goal.target_risk:.1%} wrong among what proceeds"
+    else:
+        promise = f"at most {max_escalation:.1%} of texts do not proceed"
+    if goal.max_out_of_scope is not None:
+        promise += f", at most {goal.max_out_of_scope:.1%} of out-of-scope texts proceed"
+    r = result
+    seen = f"{r.coverage:.1%} of ordinary texts proceeded, {r.risk:.2%} of what proceeded was wrong"
+    if r.out_of_scope is not None:
+        seen += f", {r.out_of_scope:.1%} of the out-of-scope texts proceeded"
+    return (
+        f"# By `bayeslora calibrate`: {promise},\n"
+        f"# with {1 - goal.delta:.0%} confidence, for texts like the {r.n_tuning + r.n_testing} of "
+        f"{', '.join(files) or 'the calibration'}.\n"
+        f"# On the {r.n_testing} that the promise rests on, {seen}.\n"
+    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bayeslora_tool.cli.importing import imported
 from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out
 
 
@@ -74,16 +73,7 @@ def bind(
 
 def _tools(spec: str) -> dict[str, str]:
     """Name and description of each tool."""
-    module, _, attribute = spec.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"--tools (={spec!r}) must be MODULE:NAME, for example my_agent:tools")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--tools (={spec!r}): {error}") from None
-    finally:
-        sys.path.pop(0)
+    found = imported("--tools", spec)
     if not isinstance(found, list | tuple):
         raise TypeError(f"--tools (={spec!r}) must be a list of tools, got {found!r:.80}")
     named = {}

@@ -101,7 +101,7 @@ async def test_a_variance_that_does_not_exist_escalates_as_null(policy: Policy) 
     ) as session:
         answer = await ask(session, "hello")
     assert answer["action"] == "escalate"
-    assert "there is no variance" in answer["reason"]
+    assert "There is no variance to hold against `tau_var`" in answer["reason"]
     assert (answer["confidence"], answer["variance"], answer["novelty"]) == (0.9, None, None)
 
 
