@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -246,3 +248,9 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
         )
     rivals = " or ".join(f"'{label}' ({p:.3f})" for label, p in prediction.top(2))
     return Decision(policy.on_low_confidence, f"Not sure enough: {seen}. It could be {rivals}.")
+
+
+def policy_fingerprint(policy: Policy) -> str:
+    """A short hash of all fields of a policy: two that decide alike in all things share it."""
+    fields = json.dumps(asdict(policy), sort_keys=True)
+    return sha256(fields.encode()).hexdigest()[:12]
