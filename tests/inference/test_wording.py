@@ -14,7 +14,8 @@ from tests.fakes import make_prediction
 
 TRAIN = [f"please {verb} my {thing} now" for verb in ("freeze", "close", "open", "check")
          for thing in ("card", "account", "savings", "balance")] * 3  # fmt: skip
-HELD_OUT = [f"now {text} {odd}" for text, odd in zip(TRAIN, ["", "xylophone", "zebra", "lzn"] * 4)]
+ODD = ["", "xylophone", "zebra", "lzn"]
+HELD_OUT = [f"now {text} {ODD[i % 4]}" for i, text in enumerate(TRAIN[:16])]
 
 
 @pytest.fixture(scope="module")
