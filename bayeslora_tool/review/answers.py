@@ -75,9 +75,9 @@ def read_decisions(answer: object, request: Mapping[str, Any]) -> list[Decision]
         ValueError: Nothing the reviewer may say here; the message says what may be said.
     """
     asked = actions(request)
-    by = None
+    by = answer.get("reviewer") if isinstance(answer, Mapping) else None
     if isinstance(answer, Mapping) and "decisions" in answer:
-        answer, by = answer["decisions"], answer.get("reviewer")
+        answer = answer["decisions"]
     given = answer if isinstance(answer, list | tuple) else [answer]
     if len(given) != len(asked):
         raise ValueError(f"got {len(given)} decisions; {_expected(asked)}")
