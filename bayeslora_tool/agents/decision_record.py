@@ -58,6 +58,7 @@ def decision_record(text: str, scored: Mapping[str, Any], policy: Policy) -> Dec
         scored: ``{"prediction", "failure"}`` from ``graphs/scoring.py``.
         policy: Thresholds and routes.
     """
+    marks = text_marks(text)
     if scored["failure"] is not None:
         record = failed(text, scored["failure"])
     else:
@@ -70,14 +71,15 @@ def decision_record(text: str, scored: Mapping[str, Any], policy: Policy) -> Dec
             latency=None,
             policy=None,
             text=text,
-            **text_marks(text),
+            sha256=marks["sha256"],
+            length=marks["length"],
         )
     return {**record, "latency": scored["latency"], "policy": policy_fingerprint(policy)}
 
 
 def failed(text: str | None, failure: str) -> DecisionRecord:
     """The record on what has no score; ``failure`` starts with the kind of error and a colon."""
-    kind = failure.partition(":")[0]
+    kind, marks = failure.partition(":")[0], text_marks(text)
     record = DecisionRecord(
         action="escalate",
         reason=f"The call could not be scored ({kind}). A person must decide.",
@@ -85,7 +87,8 @@ def failed(text: str | None, failure: str) -> DecisionRecord:
         prediction=None,
         latency=None,
         policy=None,
-        **text_marks(text),
+        sha256=marks["sha256"],
+        length=marks["length"],
     )
     return record if text is None else {**record, "text": text}
 

@@ -104,7 +104,7 @@ class Encoder:
             heads = [beginning(t, self.max_characters) for t in checked[start : start + _AT_ONCE]]
             read = self._read([head for head, _ in heads])
             for (head, more), (ids, cut, unread) in zip(heads, read, strict=True):
-                foreign = self.wording and self.wording.percentile(head)
+                foreign = self.wording.percentile(head) if self.wording else None
                 # A text without any token has a pass, too, so it fails no other; all is unread.
                 encoded.append(
                     Encoded(len(encoded), ids or [self.pad_id], more or cut, unread, foreign)

@@ -56,8 +56,8 @@ def package_adapter(
     novelty = fit_adapter_novelty(classifier, data.train, data.held_out, progress=progress)
     novelty.save(output)
     with progress("words of the held-out texts", len(data.held_out)) as advance:
-        words = [[e.text for e in part] for part in (data.train, data.held_out)]
-        fit_wording(*words, progress=advance).save(output)
+        ordinary = [example.text for example in data.held_out]
+        fit_wording((e.text for e in data.train), ordinary, advance).save(output)
     measured = _sample(data.held_out, MEASURED_TEXTS)
     with progress("measuring", len(measured)) as advance:
         metrics = measure(classifier, measured, progress=advance)
