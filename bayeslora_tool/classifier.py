@@ -26,6 +26,7 @@ from bayeslora_tool.inference.network import Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.inference.scorer import score
+from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.settings import parse
@@ -204,6 +205,7 @@ class BayesLoRAClassifier:
         if classifier.novelty is not None:
             features = classifier.passes(["any"]).features
             classifier.novelty.check_fit(features, len(classifier.labels))
+        classifier.network.encoder.wording = Wording.load(loaded.folder)
         if loaded.manifest is None:
             logger.warning(
                 "%s has no %s: its labels, backbone and weights are unverified", loaded.folder,
@@ -381,6 +383,7 @@ class BayesLoRAClassifier:
                 truncated=text.truncated,
                 unread=text.unread,
                 novelty=scored.novelty[row],
+                foreign=text.foreign,
                 scored_by=scored_by,
             )
             for row, (text, k) in enumerate(zip(batch, best, strict=True))

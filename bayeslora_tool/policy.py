@@ -37,6 +37,9 @@ class Policy:
         max_clarifications: How often the user is asked before a human is, 0 to 1000.
         tau_novelty: Greatest novelty that proceeds, in [0, 1]; anything farther from the training
             set escalates. None: no such gate.
+        tau_foreign: Greatest ``Prediction.foreign`` that proceeds, in [0, 1]; a text whose words
+            look more foreign escalates, as in another language, or half in one. An adapter that
+            does not know lets all pass. None: no such gate.
         allow_unread: Whether a text may proceed of which the model did not read all characters
             (``Prediction.unread``), on what it read; it must have read some. One that was cut for
             its length never proceeds.
@@ -58,6 +61,7 @@ class Policy:
     on_low_confidence: Literal["clarify", "escalate"] = "clarify"
     max_clarifications: Annotated[int, Field(ge=0, le=1000)] = 2
     tau_novelty: Probability | None = None
+    tau_foreign: Probability | None = 0.99
     allow_unread: bool = False
     allow_no_variance: bool = False
     calibrated_for: Annotated[str, Field(max_length=1000)] | None = None
@@ -181,6 +185,12 @@ class Decision:
     reason: str
 
 
+def is_foreign(prediction: Prediction, policy: Policy) -> bool:
+    """Whether a text's words look more foreign than the policy lets pass."""
+    foreign, limit = prediction.foreign, policy.tau_foreign
+    return limit is not None and foreign is not None and not foreign <= limit
+
+
 def calibration_mismatch(policy: Policy, scored_by: str) -> str | None:
     """Why the thresholds send all that is scored so to a person; None if they hold for it.
 
@@ -218,11 +228,11 @@ def not_read(prediction: Prediction, *, allow_unread: bool = False) -> str | Non
 def decide(prediction: Prediction, policy: Policy) -> Decision:
     """Route one prediction.
 
-    Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where that gate is set,
-    ``novelty <= tau_novelty``. Fails closed: what has no variance (see ``allow_no_variance``),
-    contradicts itself (see ``prediction.contradiction``), was not read whole (see
-    ``allow_unread``), or was scored otherwise than the thresholds were calibrated for, escalates
-    whatever the thresholds.
+    Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where those gates are set,
+    ``novelty <= tau_novelty`` and ``foreign <= tau_foreign``. Fails closed: what has no variance
+    (see ``allow_no_variance``), contradicts itself (see ``prediction.contradiction``), was not read
+    whole (see ``allow_unread``), or was scored otherwise than the thresholds were calibrated for,
+    escalates whatever the thresholds.
     """
     confidence, variance = prediction.confidence, prediction.variance
     if wrong := contradiction(prediction):
@@ -236,6 +246,13 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
         )
     if missed := not_read(prediction, allow_unread=policy.allow_unread):
         return Decision("escalate", f"{missed} A person must read it.")
+    if is_foreign(prediction, policy):
+        return Decision(
+            "escalate",
+            f"The words look more foreign than those of {prediction.foreign:.1%} of ordinary texts "
+            f"(at most {policy.tau_foreign:.1%} proceed), as in another language. A person must "
+            f"read it.",
+        )
     if mismatch := calibration_mismatch(policy, prediction.scored_by):
         return Decision("escalate", mismatch)
     novelty = math.nan if prediction.novelty is None else prediction.novelty

@@ -39,6 +39,9 @@ class Prediction:
             signs and emoji; 1 means that nothing was read.
         novelty: Share of ordinary texts that lie nearer to the training set, in [0, 1]; None for
             an adapter that does not know. It sees what the variance cannot, see ``novelty.py``.
+        foreign: Share of ordinary texts whose words look less foreign, in [0, 1]; near 1 in another
+            language than the training texts', or half in one. None for an adapter that does not
+            know. See ``wording.py``.
         scored_by: Adapter, noise, temperature and estimator in one line. Thresholds calibrated
             for one such line are refused with any other.
     """
@@ -56,6 +59,7 @@ class Prediction:
     truncated: bool
     unread: float = 0.0
     novelty: float | None = None
+    foreign: float | None = None
     scored_by: str = ""
 
     def __post_init__(self) -> None:
@@ -122,8 +126,9 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
         for name, value, upper in spread
         if not (prediction.estimator in WITHOUT_VARIANCE and math.isnan(value))
     ]
-    if prediction.novelty is not None:
-        numbers.append(("novelty", prediction.novelty, 1.0))
+    for name in ("novelty", "foreign"):
+        if (share := getattr(prediction, name)) is not None:
+            numbers.append((name, share, 1.0))
     for name, value, upper in numbers:
         # Rounding may go a hair too far; NaN is in no range.
         if not -_HAIR <= value <= upper + _HAIR:
@@ -159,6 +164,7 @@ _PLAIN: Mapping[str, tuple[type, ...]] = {
     "truncated": (bool,),
     "unread": (float, int),
     "novelty": (float, int, type(None)),
+    "foreign": (float, int, type(None)),
     "scored_by": (str,),
 }
 

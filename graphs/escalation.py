@@ -23,6 +23,7 @@ def create_escalation_graph(
     act: Callable[[Outcome], Any] | Mapping[str, Callable[[Outcome], Any]] | None = None,
     ask: Ask | None = None,
     timeout: float | None = None,
+    messages: Mapping[str, str] | None = None,
 ) -> StateGraph[EscalationState, None, EscalationInput, EscalationState]:
     """The gate with your action behind it; compile it with a checkpointer (interrupts need one).
 
@@ -47,13 +48,16 @@ def create_escalation_graph(
         ask: ``ask(prediction, text) -> question`` for the user; by default the question names the
             two likeliest labels. To any question, "neither" and its like bring a reviewer.
         timeout: Seconds, > 0, that one scoring may take before a person decides instead.
+        messages: What the user reads, in another language: templates by name, such as
+            ``MESSAGES["de"]`` of the room ``review``; those left out are English. What reviewers
+            read is English.
 
     Returns:
         An uncompiled graph.
 
     Raises:
         TypeError: ``classifier`` cannot predict.
-        ValueError: ``timeout`` out of range.
+        ValueError: ``timeout`` out of range, or ``messages`` that do not fit.
     """
     node, limit = None, None
     if isinstance(act, Mapping):
@@ -61,10 +65,12 @@ def create_escalation_graph(
     if act is not None:
         node = act_node(act, lambda state: (state["outcome"],), lambda _, it: {"result": it})
     return build_gate(
+        name="escalation",
         classifier=classifier,
         policy=policy,
         ask=ask,
         timeout=timeout,
+        messages=messages,
         act=node,
         limit=limit,
         schemas=(EscalationState, EscalationInput, EscalationState),

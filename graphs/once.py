@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypedDict, TypeVar
 
+from bayeslora_tool.graphs.decision_event import streaming_outside
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
@@ -45,11 +46,13 @@ def once(work: Callable[[], T]) -> T:
 
     Call it always or never at the same place of a step: LangGraph counts.
     """
-    result: T = _graph.invoke({"given": None}, context=work)["given"]
+    with streaming_outside():
+        result: T = _graph.invoke({"given": None}, context=work)["given"]
     return result
 
 
 async def aonce(work: Callable[[], Awaitable[T]]) -> T:
     """:func:`once` for async runs."""
-    result: T = (await _graph.ainvoke({"given": None}, context=work))["given"]
+    with streaming_outside():
+        result: T = (await _graph.ainvoke({"given": None}, context=work))["given"]
     return result

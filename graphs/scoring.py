@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any, Protocol
 
 from langgraph.errors import GraphBubbleUp
@@ -49,27 +50,30 @@ def check_classifier(classifier: object) -> None:
 
 
 def score(classifier: Predictor, text: str, timeout: float | None) -> dict[str, Any]:
-    """State update ``{"prediction", "failure"}``, one of which is None.
+    """State update ``{"prediction", "failure", "latency"}``; one of the first two is None.
 
+    ``latency`` is in seconds.
     A call past its ``timeout`` cannot be stopped: it goes on in a thread of its own, which does not
     keep the process from ending, and its answer is dropped. A classifier of which ``MOST_HANGING``
     calls hang so is not asked again until one of them returns.
     """
+    began = perf_counter()
     try:
         if timeout is None:
-            return _checked(classifier, classifier.predict([text]))
-        found = _calls.run(classifier, lambda: classifier.predict([text]), timeout)
-        return _checked(classifier, found)
+            found = classifier.predict([text])
+        else:
+            found = _calls.run(classifier, lambda: classifier.predict([text]), timeout)
+        return _checked(classifier, found, began)
     except GraphBubbleUp:
         raise
     # A sync call is not cancelled from outside, so it was from within.
     except (Exception, asyncio.CancelledError) as error:
-        return _failure(error)
+        return _failure(error, began)
 
 
 async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str, Any]:
     """The same with the classifier's ``apredict``; a late call is cancelled."""
-    task = None
+    task, began = None, perf_counter()
     try:
         _calls.check(classifier)
         task = asyncio.ensure_future(classifier.apredict([text]))
@@ -80,11 +84,11 @@ async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str,
             raise TimeoutError(f"no prediction within {timeout:g} s")
         if task.cancelled():  # from within; a run that is cancelled itself does not get here
             raise RuntimeError("the scoring was cancelled")
-        return _checked(classifier, task.result())
+        return _checked(classifier, task.result(), began)
     except GraphBubbleUp:
         raise
     except Exception as error:
-        return _failure(error)
+        return _failure(error, began)
     finally:
         if task is not None and not task.done():
             _calls.give_up(classifier, task)
@@ -93,11 +97,13 @@ async def ascore(classifier: Any, text: str, timeout: float | None) -> dict[str,
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
-def _checked(classifier: object, predictions: Any) -> dict[str, Any]:
+def _checked(classifier: object, predictions: Any, began: float) -> dict[str, Any]:
     labels = getattr(classifier, "labels", ())
     (prediction,) = check_predictions(predictions, 1, labels)
-    return {"prediction": prediction.to_dict(), "failure": None}
+    latency = perf_counter() - began
+    return {"prediction": prediction.to_dict(), "failure": None, "latency": latency}
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
-    return {"prediction": None, "failure": f"{type(error).__name__}: {error}"}
+def _failure(error: BaseException, began: float) -> dict[str, Any]:
+    failure = f"{type(error).__name__}: {error}"
+    return {"prediction": None, "failure": failure, "latency": perf_counter() - began}

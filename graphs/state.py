@@ -43,11 +43,17 @@ class Outcome(TypedDict):
     message: str | None
     """What the reviewer wrote; with ``respond``, the answer itself."""
 
+    reviewer: str | None
+    """Who settled it, as far as is known: see ``known_reviewer`` in ``graphs/question.py``."""
+
     text: str
     """What was decided about: the request and the user's answers, a line each."""
 
     key: str
     """Idempotency key: one for each text that enters the gate, the same in every re-execution."""
+
+    audit: bool
+    """It proceeded without a reviewer, and somebody should label it: see ``Policy.audit_rate``."""
 
 
 class EscalationInput(TypedDict):
@@ -64,16 +70,32 @@ class EscalationState(EscalationInput):
 
     clarifications: list[Clarification]
     prediction: dict[str, Any] | None
-    """``Prediction.to_dict()`` of the last scoring, None if it failed."""
+    """``Prediction.to_dict()`` of the last scoring, None if it failed; of a classifier that names
+    its labels, with the likeliest ones' probabilities only, since a state is streamed and kept."""
 
     failure: str | None
-    """Why the last scoring failed."""
+    """Why the last scoring failed, or why no question could be put."""
+
+    latency: float | None
+    """Seconds that the last scoring took."""
 
     route: Route | None
+    """Where the policy sends the prediction, then where the gate sends it."""
+
     question: str | None
     outcome: Outcome | None
     result: Any
     """What ``act`` returned."""
+
+
+LIKELIEST = 5
+"""Labels whose probabilities a state keeps."""
+
+
+def brief(prediction: dict[str, Any]) -> dict[str, Any]:
+    """``Prediction.to_dict()`` with the likeliest labels only, once the policy has had all."""
+    likeliest = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
+    return {**prediction, "probabilities": dict(likeliest[:LIKELIEST])}
 
 
 def full_text(state: EscalationState) -> str:

@@ -94,6 +94,7 @@ def create_workflow_graph(
     policy: Policy | None = None,
     ask: Ask | None = None,
     timeout: float | None = None,
+    messages: Mapping[str, str] | None = None,
     max_escalations: int | None = None,
     max_error_probability: float | None = None,
 ) -> StateGraph[WorkflowState, None, WorkflowInput, WorkflowState]:
@@ -117,6 +118,7 @@ def create_workflow_graph(
         policy: Thresholds and routes.
         ask: Puts the question to the user.
         timeout: Of one scoring, in seconds, > 0.
+        messages: What the user reads, as for ``create_escalation_graph``.
         max_escalations: Reviews in one run, >= 0. A step that needs one more is rejected unseen,
             ``decided_by`` "budget", and ends the run: nothing doubtful is done for want of
             reviewers. Questions to the user do not count. None: no limit.
@@ -164,10 +166,12 @@ def create_workflow_graph(
             missing = "classifier" if chosen[0] is None else "policy"
             raise ValueError(f"step {step.name!r} has no {missing}; give it one, or all of them")
         gate = build_gate(
+            name=step.name,
             classifier=chosen[0],
             policy=chosen[1],
             ask=step.ask or ask,
             timeout=timeout,
+            messages=messages,
             schemas=(_StepState, WorkflowState, _StepOutput),
             read=_read(step),
             limit=_limits(step.name, max_escalations, max_error_probability),

@@ -7,7 +7,7 @@ made for it work here; an edit may change nothing but valid arguments.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from bayeslora_tool.graphs.question import answer_to
 from bayeslora_tool.review.answers import Decision
+from bayeslora_tool.review.messages import Messages
 from bayeslora_tool.review.requests import (
     DecisionType,
     ask_about,
@@ -66,6 +67,7 @@ def review_call(
     *,
     per_call: bool,
     problem: str | None = None,
+    heard: Callable[[Decision], None] = lambda decision: None,
 ) -> ToolCallRequest | ToolMessage:
     """Interrupt for one call, and again where the tool would not take a reviewer's arguments.
 
@@ -75,6 +77,7 @@ def review_call(
         allowed: What the reviewer may decide.
         per_call: Ask with a ``ToolApprovalRequest``, not a ``HITLRequest``.
         problem: What the tool would not take, if this asks again.
+        heard: Called with the decision that counts.
 
     Returns:
         The call to run, or what the model hears in place of the tool's result.
@@ -91,29 +94,34 @@ def review_call(
             asked = asked_again(asked, problem)
         (decision,) = answer_to(asked, "decisions", shown)
         try:
-            return instead(call, decision) or with_args(request, decision["args"])
+            settled = instead(call, decision) or with_args(request, decision["args"])
         except ValueError as error:
             problem = str(error)
+        else:
+            heard(decision)
+            return settled
 
 
-def review_answer(call: ToolCall, lines: Sequence[str]) -> str:
+def review_answer(call: ToolCall, lines: Sequence[str], messages: Messages) -> tuple[str, Decision]:
     """Interrupt for a model's final answer.
 
     Args:
         call: From ``dialogue.final_answer``.
         lines: As in :func:`review_call`.
+        messages: What the user reads.
 
     Returns:
-        What the user gets to read.
+        What the user gets to read, and the decision.
     """
     asked = hitl_request(ask_about(call["name"], call["args"], lines, args_schema=_ANSWER_SCHEMA))
     decision: Decision = answer_to(asked, "rewriting")
+    reason = decision["message"]
     if decision["type"] == "reject":
-        return f"A reviewer withheld this answer.{_reason(decision['message'])}"
+        withheld = messages["withheld_because"].format(reason=reason)
+        return withheld if reason else messages["withheld"], decision
     if decision["type"] == "respond":
-        return decision["message"] or ""
-    text: str = (decision["args"] or call["args"])["answer"]
-    return text
+        return reason or "", decision
+    return (decision["args"] or call["args"])["answer"], decision
 
 
 def instead(call: ToolCall, decision: Decision) -> ToolMessage | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 
 from bayeslora_tool.agents.subagents import conversation, pressed_neither
-from bayeslora_tool.review.clarification import assents, declines
+from bayeslora_tool.review.phrases import assents, declines
 
 FINAL_ANSWER = "final_answer"
 
@@ -167,5 +167,5 @@ def _asks(message: AnyMessage) -> bool:
     return (
         isinstance(message, AIMessage)
         and not message.tool_calls
-        and str(message.text).rstrip().endswith("?")
+        and str(message.text).rstrip().endswith(("?", "\uff1f"))
     )

@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
-from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
 
 from bayeslora_tool.agents.call_review import Result
 from bayeslora_tool.agents.decision_record import (
-    EVENT,
     DecisionRecord,
     decision_record,
     escalated,
     failed,
     fingerprint,
-    log_decision,
+    kept,
+    marked,
+    record_event,
+    review_lines,
 )
 from bayeslora_tool.agents.dialogue import (
     declined,
@@ -43,6 +43,7 @@ from bayeslora_tool.agents.subagents import (
     on_behalf_of,
     users_answer,
 )
+from bayeslora_tool.graphs.decision_event import DecisionEvent, atell, tell
 from bayeslora_tool.graphs.once import aonce, once
 from bayeslora_tool.graphs.question import answer_to
 from bayeslora_tool.graphs.scoring import (
@@ -54,14 +55,16 @@ from bayeslora_tool.graphs.scoring import (
 )
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.review.answers import Decision
 from bayeslora_tool.review.clarification import (
+    asker,
     clarification_request,
-    default_question,
     put_question,
     why_declined,
     why_not_again,
     why_not_asked,
 )
+from bayeslora_tool.review.messages import read_messages
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState
@@ -69,9 +72,6 @@ try:
     from langchain.agents.middleware.types import hook_config as hook_config
 except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
-
-
-_LIKELIEST = 5  # labels whose probabilities the agent's state keeps
 
 
 class GateState(AgentState[Any]):
@@ -124,6 +124,8 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             come with the call (:func:`~bayeslora_tool.agents.subagents.on_behalf_of`). False: the
             task that the calling model wrote is scored then, and the reason says so. It concerns
             the default ``text`` only.
+        messages: What the user reads, in another language: templates by name, such as
+            ``MESSAGES["de"]`` of the room ``review``. What reviewers and models read is English.
         name: Of the gate's steps, and what its records are kept under: two gates of one agent need
             two. By default, that of the class.
 
@@ -143,6 +145,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         timeout: float | None = None,
         clarify: Literal["message", "interrupt"] | None = None,
         require_user_text: bool = False,
+        messages: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__()
@@ -154,9 +157,10 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         self.policy = policy
         self.timeout = timeout
         self.text = text
-        self.ask = ask or default_question
         self.clarify = clarify
         self.require_user_text = require_user_text
+        self.messages = read_messages(messages)
+        self.ask = ask or asker(self.messages)
         self._name = name or type(self).__name__
 
     @property
@@ -234,7 +238,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         scores = {want: self._score(*want) for want in _unique(texts)}
         update, request, events = self._route(state, calls, self._paired(calls, texts, scores))
         for event in events:
-            _tell(event)
+            tell(event)
         return update, request
 
     async def _ajudge(self, state: GateState) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -244,7 +248,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         scores = dict(zip(unique, judged, strict=True))
         update, request, events = self._route(state, calls, self._paired(calls, texts, scores))
         for event in events:
-            await _atell(event)
+            await atell(event)
         return update, request
 
     def _asks_by_interrupt(self) -> bool:
@@ -345,9 +349,9 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         def judge() -> DecisionRecord:
             text, reader = self._text(call, state), self._reader(call)
             record = self._score(text, reader) if isinstance(text, str) else text
-            record = self._at_the_door(self._verdict(call, record), state)
-            _tell(log_decision(call["name"], record))
-            return record
+            record = self._at_the_door(call, self._verdict(call, record), state)
+            tell(self._event(call, record))
+            return kept(record)
 
         return once(judge)
 
@@ -355,18 +359,22 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         async def judge() -> DecisionRecord:
             text, reader = self._text(call, state), self._reader(call)
             record = await self._ascore(text, reader) if isinstance(text, str) else text
-            record = self._at_the_door(self._verdict(call, record), state)
-            await _atell(log_decision(call["name"], record))
-            return record
+            record = self._at_the_door(call, self._verdict(call, record), state)
+            await atell(self._event(call, record))
+            return kept(record)
 
         return await aonce(judge)
 
-    def _at_the_door(self, record: DecisionRecord, state: Any) -> DecisionRecord:
+    def _marked(self, call: ToolCall, record: DecisionRecord, state: Any) -> DecisionRecord:
+        key = fingerprint(call, message_id(state["messages"]))
+        return marked(record, key, self._reader(call).policy)
+
+    def _at_the_door(self, call: ToolCall, record: DecisionRecord, state: Any) -> DecisionRecord:
         if (words := declined(state["messages"])) is not None:
-            return escalated(record, why_declined(words), record["failure"])
-        if record["action"] == "clarify":
-            return escalated(record, "It is too late to ask the user.", None)
-        return record
+            record = escalated(record, why_declined(words), record["failure"])
+        elif record["action"] == "clarify":
+            record = escalated(record, "It is too late to ask the user.", None)
+        return self._marked(call, record, state)
 
     # Each text is scored alone, so that it fails alone.
     def _score(self, text: str, reader: Reader) -> DecisionRecord:
@@ -380,7 +388,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
 
     def _route(
         self, state: GateState, calls: list[ToolCall], records: list[DecisionRecord]
-    ) -> tuple[dict[str, Any], dict[str, Any] | None, list[dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, Any] | None, list[DecisionEvent]]:
         """The update of the agent's state, the request to the user, and what to tell tracers."""
         request = None
         if declined(state["messages"]) is not None:
@@ -394,13 +402,24 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
                     escalated(record, *instead) if record["action"] == "clarify" else record
                     for record in records
                 ]
-        judged = list(zip(calls, records, strict=True))
-        message = message_id(state["messages"])
-        kept = {fingerprint(call, message): _brief(record) for call, record in judged}
+        judged = [
+            (call, self._marked(call, record, state))
+            for call, record in zip(calls, records, strict=True)
+        ]
+        records_kept = {record["key"]: kept(record) for _, record in judged}
         update: dict[str, Any] = {
-            "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: kept}
+            "uncertainty_gate": {**state.get("uncertainty_gate", {}), self.name: records_kept}
         }
-        return update, request, [log_decision(call["name"], record) for call, record in judged]
+        return update, request, [self._event(call, record) for call, record in judged]
+
+    def _lines(self, record: DecisionRecord, state: Any, *calls: ToolCall) -> list[str]:
+        """What a reviewer reads; the state keeps no text, so it is read again."""
+        return review_lines(record, *(self._text(call, state) for call in calls))
+
+    def _event(
+        self, call: ToolCall, record: DecisionRecord, said: Decision | None = None
+    ) -> DecisionEvent:
+        return record_event(record, gate=self.name, tool=call["name"], said=said)
 
     def _question(
         self, record: DecisionRecord, messages: list[AnyMessage]
@@ -412,7 +431,6 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         if unanswered(messages):
             return None, (why_not_again(), None)
         assert record["prediction"] is not None
-        assert record["text"] is not None
         try:
             question = put_question(self.ask, record["prediction"], record["text"])
         except GraphBubbleUp:
@@ -423,30 +441,11 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         return clarification_request(text=record["text"], question=question), ("", None)
 
 
-def _brief(record: DecisionRecord) -> DecisionRecord:
-    """With the likeliest labels only: the agent's state is streamed and kept at each step."""
-    if record["prediction"] is None:
-        return record
-    likeliest = sorted(record["prediction"]["probabilities"].items(), key=lambda item: -item[1])
-    few = {**record["prediction"], "probabilities": dict(likeliest[:_LIKELIEST])}
-    return {**record, "prediction": few}
-
-
 def edited_call(call: ToolCall, state: Any) -> ToolCall:
     """The model's call as a reviewer left it, if one has edited it at any gate."""
     edits = state.get("edited_calls") or {}
     args = edits.get(fingerprint(call, message_id(state["messages"])))
     return call if args is None else ToolCall({**call, "args": args})
-
-
-def _tell(event: dict[str, Any]) -> None:
-    with suppress(RuntimeError):  # outside of a run there is nobody to tell
-        dispatch_custom_event(EVENT, event)
-
-
-async def _atell(event: dict[str, Any]) -> None:
-    with suppress(RuntimeError):
-        await adispatch_custom_event(EVENT, event)
 
 
 def _unique(texts: list[Wanted | DecisionRecord]) -> list[Wanted]:

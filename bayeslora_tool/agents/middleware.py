@@ -22,9 +22,10 @@ from bayeslora_tool.agents.call_review import (
     tell_edit,
     with_args,
 )
-from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, review_lines
+from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, reviewed
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, GateState, Reader, edited_call, hook_config
+from bayeslora_tool.graphs.decision_event import tell, text_marks
 from bayeslora_tool.graphs.question import forget_old_answer
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
@@ -80,6 +81,7 @@ class UncertaintyGate(Gate):
         require_user_text: bool = False,
         interrupt_mode: Literal["batched", "per_call"] = "batched",
         acts: Mapping[str, Act | Labels] | None = None,
+        messages: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
         self.gated = None if tools is None else _names(tools)
@@ -95,6 +97,7 @@ class UncertaintyGate(Gate):
             timeout=timeout,
             clarify=clarify,
             require_user_text=require_user_text,
+            messages=messages,
             name=name,
         )
         if interrupt_mode not in ("batched", "per_call"):
@@ -206,26 +209,31 @@ class UncertaintyGate(Gate):
         doubtful = [row for row in judged if row[2]["action"] != "proceed"]
         if not doubtful or "jump_to" in update:
             return update
-        asked = [(call, review_lines(record), self._allowed(call)) for _, call, record in doubtful]
+        asked = [
+            (call, self._lines(record, state, call), self._allowed(call))
+            for _, call, record in doubtful
+        ]
         decisions = review_calls(asked)
         edits = {
             key: state["edited_calls"][key]
             for own, _, _ in judged
             if (key := fingerprint(own, message)) in state.get("edited_calls", {})
         }
-        answers, approved = [], {}
+        answers, seen = [], {}
         for (own, call, record), decision in zip(doubtful, decisions, strict=True):
-            answer = instead(call, decision)
+            answer, said = instead(call, decision), reviewed(record, decision)
+            tell(self._event(call, record, decision))
             if answer is not None:
                 answers.append(answer)
+                seen[fingerprint(call, message)] = said
                 continue
             if decision["args"] is not None:
                 call = ToolCall({**call, "args": decision["args"]})
                 edits[fingerprint(own, message)] = decision["args"]
-            approved[fingerprint(call, message)] = DecisionRecord({**record, "approved": True})
+            seen[fingerprint(call, message)] = said
         gates = update["uncertainty_gate"]
         return {
-            "uncertainty_gate": {**gates, self.name: {**records, **approved}},
+            "uncertainty_gate": {**gates, self.name: {**records, **seen}},
             "edited_calls": edits,
             "messages": answers,
         }
@@ -238,27 +246,34 @@ class UncertaintyGate(Gate):
         if record is not None or not records:
             return call, record
         text = self._text(call, request.state)
-        known = (r for r in records.values() if isinstance(text, str) and r["text"] == text)
-        same = next(known, None)
+        digest = text_marks(text)["sha256"] if isinstance(text, str) else None
+        same = next((r for r in records.values() if digest and r["sha256"] == digest), None)
         own = (act for act in (self.acts or {}).values() if act.classifier or act.policy)
         if same is None or any(own):  # the same text, but perhaps another's word on it
             return call, None
         # What was approved, and what fitted, was another call.
-        return call, self._fitted(call, DecisionRecord({**same, "approved": False}))
+        other = DecisionRecord({**same, "approved": False, "reviewer": None, "message": None})
+        return call, self._fitted(call, other)
 
     def _settle(
         self, request: ToolCallRequest, call: ToolCall, record: DecisionRecord
     ) -> ToolCallRequest | ToolMessage:
-        shown = review_lines(record), self._allowed(call)
-        per_call = self.interrupt_mode == "per_call"
+        problem = None
         try:
             edited = call["args"] if call["args"] != request.tool_call["args"] else None
             request = with_args(request, edited)
+            if record["action"] == "proceed" or record.get("approved"):
+                return request
         except ValueError as error:
-            return review_call(request, *shown, per_call=per_call, problem=str(error))
-        if record["action"] == "proceed" or record.get("approved"):
-            return request
-        return review_call(request, *shown, per_call=per_call)
+            problem = str(error)
+        return review_call(
+            request,
+            self._lines(record, request.state, call, request.tool_call),
+            self._allowed(call),
+            per_call=self.interrupt_mode == "per_call",
+            problem=problem,
+            heard=lambda decision: tell(self._event(call, record, decision)),
+        )
 
 
 class AnswerGate(Gate):
@@ -288,14 +303,14 @@ class AnswerGate(Gate):
         call, known = self._ending(state)
         if call is None:
             return None
-        return self._settle(call, known or self._judge_late(call, state))
+        return self._settle(call, known or self._judge_late(call, state), state)
 
     async def aafter_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
         """:meth:`after_agent` for async runs."""
         call, known = self._ending(state)
         if call is None:
             return None
-        return self._settle(call, known or await self._ajudge_late(call, state))
+        return self._settle(call, known or await self._ajudge_late(call, state), state)
 
     def _ending(self, state: GateState) -> tuple[ToolCall | None, DecisionRecord | None]:
         """The answer and its record, if it is what the gate has seen."""
@@ -305,10 +320,13 @@ class AnswerGate(Gate):
         key = fingerprint(call, message_id(state["messages"]))
         return call, self._records(state).get(key)
 
-    def _settle(self, call: ToolCall, record: DecisionRecord) -> dict[str, Any] | None:
+    def _settle(
+        self, call: ToolCall, record: DecisionRecord, state: GateState
+    ) -> dict[str, Any] | None:
         if record["action"] == "proceed":
             return None
-        answer = review_answer(call, review_lines(record))
+        answer, decision = review_answer(call, self._lines(record, state, call), self.messages)
+        tell(self._event(call, record, decision))
         if answer == call["args"]["answer"]:
             return None
         # The same id: it takes the place of the model's.

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
     CallbackManagerForToolRun,
-    adispatch_custom_event,
-    dispatch_custom_event,
 )
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel, Field
 
 from bayeslora_tool.agents.decision_record import (
-    EVENT,
     DecisionRecord,
     decision_record,
     failed,
-    log_decision,
+    marked,
+    record_event,
 )
+from bayeslora_tool.graphs.decision_event import atell, tell
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import check_predictions
 
@@ -88,11 +88,12 @@ class BayesLoRATool(BaseTool):
     ) -> tuple[str, dict[str, Any]]:
         texts = _listed(text)
         with self._told_to_the_model(texts):
-            records = self._records(texts, self.classifier.predict(texts))
+            began = perf_counter()
+            records = self._records(texts, self.classifier.predict(texts), began)
         for record in records:
-            event = log_decision(self.name, record)
+            event = record_event(record, gate=None, tool=self.name)
             if run_manager is not None:  # called within a run, so there is someone to tell
-                dispatch_custom_event(EVENT, event, config={"callbacks": run_manager.get_child()})
+                tell(event, {"callbacks": run_manager.get_child()})
         return _answer(records)
 
     async def _arun(
@@ -100,26 +101,27 @@ class BayesLoRATool(BaseTool):
     ) -> tuple[str, dict[str, Any]]:
         texts = _listed(text)
         with self._told_to_the_model(texts):
+            began = perf_counter()
             if hasattr(self.classifier, "apredict"):  # scores concurrent calls together
                 predictions = await self.classifier.apredict(texts)
             else:
                 predictions = await run_in_executor(None, self.classifier.predict, texts)
-            records = self._records(texts, predictions)
+            records = self._records(texts, predictions, began)
         for record in records:
-            event = log_decision(self.name, record)
+            event = record_event(record, gate=None, tool=self.name)
             if run_manager is not None:
-                config: RunnableConfig = {"callbacks": run_manager.get_child()}
-                await adispatch_custom_event(EVENT, event, config=config)
+                await atell(event, {"callbacks": run_manager.get_child()})
         return _answer(records)
 
-    def _records(self, texts: list[str], predictions: object) -> list[DecisionRecord]:
+    def _records(self, texts: list[str], predictions: object, began: float) -> list[DecisionRecord]:
+        latency = perf_counter() - began
         checked = check_predictions(predictions, len(texts), getattr(self.classifier, "labels", ()))
-        return [
-            decision_record(
-                text, {"prediction": prediction.to_dict(), "failure": None}, self.policy
-            )
-            for text, prediction in zip(texts, checked, strict=True)
-        ]
+        records = []
+        for text, prediction in zip(texts, checked, strict=True):
+            scored = {"prediction": prediction.to_dict(), "failure": None, "latency": latency}
+            record = decision_record(text, scored, self.policy)
+            records.append(marked(record, uuid4().hex, self.policy))
+        return records
 
     @contextmanager
     def _told_to_the_model(self, texts: list[str]) -> Iterator[None]:
@@ -129,7 +131,8 @@ class BayesLoRATool(BaseTool):
             raise
         except Exception as error:
             for text in texts:
-                log_decision(self.name, failed(text, f"{type(error).__name__}: {error}"))
+                lost = failed(text, f"{type(error).__name__}: {error}")
+                record_event(lost, gate=None, tool=self.name)
             raise ToolException(
                 f"Not classified, do not act on it: {error}. Correct the text, or ask a person."
             ) from error
@@ -151,6 +154,8 @@ def _answer(records: list[DecisionRecord]) -> tuple[str, dict[str, Any]]:
             "text": record["text"],
             "prediction": record["prediction"],
             "decision": {"action": record["action"], "reason": record["reason"]},
+            "key": record["key"],
+            "audit": record["audit"],
         }
         for record in records
     ]

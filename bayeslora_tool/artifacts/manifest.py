@@ -20,6 +20,7 @@ from bayeslora_tool.settings import Label, parse
 FILE_NAME = "bayeslora.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 NOVELTY_FILE = "novelty.safetensors"
+WORDING_FILE = "wording.safetensors"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,255}$")]
@@ -198,7 +199,8 @@ def labels_fingerprint(labels: Sequence[str]) -> str:
 
 def adapter_fingerprint(folder: Path) -> dict[str, str]:
     """SHA-256 of an adapter's files."""
-    names = [*ADAPTER_FILES, *([NOVELTY_FILE] if (folder / NOVELTY_FILE).is_file() else [])]
+    fitted = [name for name in (NOVELTY_FILE, WORDING_FILE) if (folder / name).is_file()]
+    names = [*ADAPTER_FILES, *fitted]
     return {name: sha256(folder / name) for name in names}
 
 

@@ -27,7 +27,7 @@ from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.inference.estimators import regress
 from bayeslora_tool.inference.sequential import measured_offset
-from bayeslora_tool.policy import Policy, Preset, Scoring
+from bayeslora_tool.policy import Policy, Preset, Scoring, is_foreign
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
@@ -154,12 +154,17 @@ def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> 
     novelty = np.array([p.novelty for p in predictions], dtype=float)  # None becomes NaN
     return Scores(
         confidence=np.array([p.confidence for p in predictions]),
-        # No threshold lets a text proceed that was not read whole.
-        variance=np.array([1.0 if p.truncated or p.unread else p.variance for p in predictions]),
+        # No threshold lets a text proceed that was not read whole, or looks foreign.
+        variance=np.array([1.0 if _never(p) else p.variance for p in predictions]),
         novelty=None if np.isnan(novelty).any() else novelty,
         correct=np.array([p.label == label for p, label in zip(predictions, gold, strict=True)]),
         in_scope=np.array([label is not None for label in gold]),
     )
+
+
+def _never(prediction: Prediction) -> bool:
+    foreign = is_foreign(prediction, Policy(tau_conf=0, tau_var=0.25))  # as presets have it
+    return bool(prediction.truncated or prediction.unread or foreign)
 
 
 def predict_all(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.quoting import brief
 from bayeslora_tool.text import beginning, check_text, must_be_read
 from bayeslora_tool.workers import begin_anew_after_fork
@@ -32,7 +33,8 @@ class Encoded(NamedTuple):
     position: int  # in the caller's list
     ids: list[int]
     truncated: bool  # whether the text goes on behind them
-    unread: float  # see Prediction
+    unread: float  # see Prediction, also for the next one
+    foreign: float | None = None
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -69,9 +71,13 @@ class Encoder:
     Args:
         tokenizer: Of the backbone.
         max_tokens: Longer texts are cut here, and say so.
+
+    Attributes:
+        wording: Says how foreign a text looks, if that was fitted.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        self.wording: Wording | None = None
         self.max_tokens = max_tokens
         self.max_characters = min(CHARACTERS_PER_TOKEN * max_tokens, MAX_CHARACTERS)
         pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -97,9 +103,12 @@ class Encoder:
         for start in range(0, len(checked), _AT_ONCE):
             heads = [beginning(t, self.max_characters) for t in checked[start : start + _AT_ONCE]]
             read = self._read([head for head, _ in heads])
-            for (_, more), (ids, cut, unread) in zip(heads, read, strict=True):
+            for (head, more), (ids, cut, unread) in zip(heads, read, strict=True):
+                foreign = self.wording.percentile(head) if self.wording else None
                 # A text without any token has a pass, too, so it fails no other; all is unread.
-                encoded.append(Encoded(len(encoded), ids or [self.pad_id], more or cut, unread))
+                encoded.append(
+                    Encoded(len(encoded), ids or [self.pad_id], more or cut, unread, foreign)
+                )
         return encoded
 
     def tensors(self, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ from .answers import read_decisions as read_decisions
 from .answers import read_review as read_review
 from .clarification import CLARIFY_ACTION as CLARIFY_ACTION
 from .clarification import Ask as Ask
-from .clarification import clarification_request as clarification_request
-from .clarification import declines as declines
 from .clarification import read_clarification as read_clarification
+from .messages import MESSAGES as MESSAGES
+from .phrases import declines as declines
 from .requests import REVIEW_ACTION as REVIEW_ACTION
 from .requests import review_request as review_request

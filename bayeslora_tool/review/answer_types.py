@@ -83,7 +83,7 @@ def _schema(
     decisions = [_one_of(_decision(a, args_schema, d) for d in a.allowed) for a in asked]
     legacy = [_one_of(_legacy(a, args_schema, w, d) for w, d in LEGACY.items() if d in a.allowed)
               for a in asked]  # fmt: skip
-    forms: list[Any] = [_object(decisions=_tuple(decisions))]
+    forms: list[Any] = [_may_have(_object(decisions=_tuple(decisions)), "reviewer")]
     if len(asked) == 1:
         forms += decisions[0]["oneOf"]
     forms.append(_tuple(legacy))
@@ -93,21 +93,20 @@ def _schema(
 
 
 def _decision(asked: Asked, shown: Any, kind: DecisionType) -> dict[str, Any]:
+    if kind == "respond":
+        return _may_have(_object(type={"const": kind}, message=_WORDS), "reviewer")
+    decision = _object(type={"const": kind})
     if kind == "edit":
         action = _object(name={"const": asked.name}, args=_args(asked, shown))
-        return _object(type={"const": kind}, edited_action=action)
-    if kind == "respond":
-        return _object(type={"const": kind}, message=_WORDS)
-    decision = _object(type={"const": kind})
-    decision["properties"]["message"] = _MAYBE
-    return decision
+        decision = _object(type={"const": kind}, edited_action=action)
+    return _may_have(decision, "message", "reviewer")
 
 
 def _legacy(asked: Asked, shown: Any, word: str, kind: DecisionType) -> dict[str, Any]:
     args: Any = {"edit": None, "respond": _WORDS}.get(kind, {})
     if args is None:
         args = _object(action={"const": asked.name}, args=_args(asked, shown))
-    return _object(type={"const": word}, args=args)
+    return _may_have(_object(type={"const": word}, args=args), "reviewer")
 
 
 def _args(asked: Asked, shown: Any) -> Any:
@@ -116,6 +115,11 @@ def _args(asked: Asked, shown: Any) -> Any:
 
 def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _may_have(schema: dict[str, Any], *names: str) -> dict[str, Any]:
+    schema["properties"] |= dict.fromkeys(names, _MAYBE)
+    return schema
 
 
 def _tuple(items: list[dict[str, Any]]) -> dict[str, Any]:

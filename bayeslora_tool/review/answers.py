@@ -27,6 +27,9 @@ class Decision(TypedDict):
     args: dict[str, Any] | None
     """The action's new arguments, of an ``edit`` alone; nobody has checked them yet."""
 
+    reviewer: str | None
+    """Who says so, by their own word; ``graphs/question.py`` asks the run's config first."""
+
 
 class Review(NamedTuple):
     """A reviewer's decision; ``label`` is what to act on (approve, edit)."""
@@ -34,6 +37,7 @@ class Review(NamedTuple):
     type: DecisionType
     label: str | None
     message: str | None
+    reviewer: str | None = None
 
 
 class Asked(NamedTuple):
@@ -63,19 +67,21 @@ def read_decisions(answer: object, request: Mapping[str, Any]) -> list[Decision]
     Args:
         answer: A ``HITLResponse`` (``{"decisions": [decision, ...]}``), a list of decisions or of
             legacy ``HumanResponse``, or, about one action, a bare decision
-            (``{"type": "approve"}``).
+            (``{"type": "approve"}``). The answer, or a decision of it, may name its
+            ``reviewer``.
         request: What was asked.
 
     Raises:
         ValueError: Nothing the reviewer may say here; the message says what may be said.
     """
     asked = actions(request)
+    by = answer.get("reviewer") if isinstance(answer, Mapping) else None
     if isinstance(answer, Mapping) and "decisions" in answer:
         answer = answer["decisions"]
     given = answer if isinstance(answer, list | tuple) else [answer]
     if len(given) != len(asked):
         raise ValueError(f"got {len(given)} decisions; {_expected(asked)}")
-    return [_read(one, action, asked) for one, action in zip(given, asked, strict=True)]
+    return [_read(one, action, asked, by) for one, action in zip(given, asked, strict=True)]
 
 
 def read_review(answer: object, request: Mapping[str, Any]) -> Review:
@@ -90,7 +96,7 @@ def read_review(answer: object, request: Mapping[str, Any]) -> Review:
         label = asked.args["label"]
     if decision["type"] == "edit":
         label = _edited_label(decision, asked)
-    return Review(decision["type"], label, decision["message"])
+    return Review(decision["type"], label, decision["message"], decision["reviewer"])
 
 
 def read_rewriting(answer: object, request: Mapping[str, Any]) -> Decision:
@@ -122,10 +128,10 @@ def _expected(asked: Sequence[Asked]) -> str:
     )
 
 
-def _read(answer: object, action: Asked, asked: Sequence[Asked]) -> Decision:
+def _read(answer: object, action: Asked, asked: Sequence[Asked], by: object) -> Decision:
     if not isinstance(answer, Mapping):
         raise ValueError(f"got {answer!r:.80}; {_expected(asked)}")
-    kind = answer.get("type")
+    kind, by = answer.get("type"), answer.get("reviewer", by)
     if isinstance(kind, str) and "args" in answer and kind in LEGACY:
         answer, kind = _from_legacy(answer), LEGACY[kind]
     if not isinstance(kind, str) or kind not in action.allowed:
@@ -133,16 +139,20 @@ def _read(answer: object, action: Asked, asked: Sequence[Asked]) -> Decision:
     message = answer.get("message")
     if message is not None and not isinstance(message, str):
         raise ValueError(f"`message` must be a str, got {message!r:.80}")
+    if by is not None and not isinstance(by, str):
+        raise ValueError(f"`reviewer` must be a str, got {by!r:.80}")
     if kind == "respond" and not (message and message.strip()):
         raise ValueError('to respond, give a non-empty text: {"type": "respond", "message": "..."}')
     args = _edited_args(answer, action.name) if kind == "edit" else None
-    return Decision(type=kind, message=message, args=args)  # type: ignore[typeddict-item]  # allowed
+    allowed: DecisionType = kind  # type: ignore[assignment]  # it is one of them
+    return Decision(type=allowed, message=message, args=args, reviewer=by)
 
 
 def _from_legacy(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     args = answer["args"]
     if answer["type"] == "edit" and isinstance(args, Mapping):
-        return {"edited_action": {"name": args.get("action"), "args": args.get("args")}}
+        action = {"name": args.get("action"), "args": args.get("args")}
+        return {"edited_action": action, "message": answer.get("message")}
     # Agent Inbox accepts with the untouched action as `args`.
     return {"message": args if isinstance(args, str) else None}
 

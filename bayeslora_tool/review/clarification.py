@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.review.answers import read_decisions
+from bayeslora_tool.review.messages import Messages
+from bayeslora_tool.review.phrases import declines
 from bayeslora_tool.review.requests import ask_about, hitl_request
 from bayeslora_tool.text import check_text
 
@@ -21,19 +22,6 @@ _SHAPES = (
 
 Ask = Callable[[Prediction, str], str]
 """``ask(prediction, text) -> question`` for the user."""
-
-_YES = (
-    r"(?:yes|yeah|yep|yup|ok|okay|sure|alright|right|correct|exactly|please|confirmed|i confirm|"
-    r"go ahead|go for it|do it|do so|do that|please do|sounds good|thats (?:right|it))"
-)
-_ASSENTS = re.compile(rf"{_YES}(?: {_YES}| thank you| thanks)*")
-_THESE = r"(?: of (?:these|those|them|the two|the above))?"
-_DECLINES = re.compile(
-    r"(?:(?:no|nope|nah|sorry|well) )*"
-    rf"(?:no|nope|nah|neither(?: one)?{_THESE}|none{_THESE}|not (?:these|those|either|any){_THESE}|"
-    r"(?:its |it is )?something (?:else|different)|never ?mind)"
-    r"(?: (?:sorry|thanks|thank you))?"
-)
 
 
 def clarification_request(*, text: str, question: str) -> dict[str, Any]:
@@ -54,31 +42,14 @@ def put_question(ask: Ask, prediction: Mapping[str, Any], text: str) -> str:
     return question
 
 
-def default_question(prediction: Prediction, text: str) -> str:
-    """Names the two likeliest labels, and the way out."""
-    first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
-    return (
-        f'I am not sure what you mean. Is it about "{first}" or "{second}"? Tell me more, or say '
-        f'"neither".'
-    )
+def asker(messages: Messages) -> Ask:
+    """Asks which of the two likeliest labels is meant, and names the way out."""
 
+    def ask(prediction: Prediction, text: str) -> str:
+        first, second = (label.replace("_", " ") for label, _ in prediction.top(2))
+        return messages["question"].format(first=first, second=second)
 
-def assents(answer: str) -> bool:
-    """Whether a user says yes to what they were asked, and no more, in English.
-
-    For example: Yes. / ok, do it / sure, go ahead / yes please
-    """
-    words = re.findall(r"\w+", re.sub("['\u2019]", "", answer.casefold()))
-    return _ASSENTS.fullmatch(" ".join(words)) is not None
-
-
-def declines(answer: str) -> bool:
-    """Whether a user means none of what a question offers, and says no more, in English.
-
-    For example: Neither. / no, none of those / something else / never mind.
-    """
-    words = re.findall(r"\w+", re.sub("['\u2019]", "", answer.casefold()))
-    return _DECLINES.fullmatch(" ".join(words)) is not None
+    return ask
 
 
 def why_not_asked(asked: int) -> str:

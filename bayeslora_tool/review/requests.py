@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.quoting import block, unrendered
+from bayeslora_tool.review.messages import MESSAGES
 
 REVIEW_ACTION = "act_on_label"
 """The action of a request that goes to a reviewer; an edit must name it."""
@@ -103,10 +104,18 @@ def tool_approval(
     return request
 
 
-def asked_again(request: Mapping[str, Any], problem: str) -> dict[str, Any]:
-    """The same request, which says first what was wrong with the last answer."""
+def asked_again(
+    request: Mapping[str, Any], problem: str, said: str = MESSAGES["en"]["not_understood"]
+) -> dict[str, Any]:
+    """The same request, which says first what was wrong with the last answer.
+
+    Args:
+        request: What was asked.
+        problem: Of the answer.
+        said: The template of it.
+    """
     if "action_requests" not in request:
-        said = f"The last answer was not understood: {unrendered(problem)}"
-        return {**request, "description": f"{said}\n{request['description']}"}
+        told = said.format(problem=unrendered(problem))
+        return {**request, "description": f"{told}\n{request['description']}"}
     first, *others = request["action_requests"]
-    return {**request, "action_requests": [asked_again(first, problem), *others]}
+    return {**request, "action_requests": [asked_again(first, problem, said), *others]}

@@ -22,7 +22,8 @@ from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.review.answers import read_review
-from bayeslora_tool.review.clarification import CLARIFY_ACTION, declines
+from bayeslora_tool.review.clarification import CLARIFY_ACTION
+from bayeslora_tool.review.phrases import declines
 from bayeslora_tool.simulation.measures import Run, Simulation, Sweep, measure
 from bayeslora_tool.simulation.prediction_cache import ConfidenceOnly, PredictionCache
 from bayeslora_tool.simulation.scenarios import Prices, Reviewer, Scenario

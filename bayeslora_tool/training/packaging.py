@@ -14,14 +14,17 @@ from torch import Tensor
 from bayeslora_tool.artifacts import golden_predictions
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint
 from bayeslora_tool.artifacts.manifest import (
+    FILE_NAME,
     BackboneRecord,
     Manifest,
     PosteriorRecord,
     adapter_fingerprint,
     labels_fingerprint,
+    read_manifest,
 )
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.novelty import Novelty, fit_novelty
+from bayeslora_tool.inference.wording import fit_wording
 from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.recipe import Recipe, TrainingData
@@ -52,6 +55,9 @@ def package_adapter(
     """
     novelty = fit_adapter_novelty(classifier, data.train, data.held_out, progress=progress)
     novelty.save(output)
+    with progress("words of the held-out texts", len(data.held_out)) as advance:
+        ordinary = [example.text for example in data.held_out]
+        fit_wording((e.text for e in data.train), ordinary, advance).save(output)
     measured = _sample(data.held_out, MEASURED_TEXTS)
     with progress("measuring", len(measured)) as advance:
         metrics = measure(classifier, measured, progress=advance)
@@ -72,6 +78,21 @@ def package_adapter(
     )
     manifest.write(output)
     (output / "README.md").write_text(_card(recipe, manifest, output.name), encoding="utf-8")
+
+
+def add_wording(folder: Path, train: Sequence[str], held_out: Sequence[str]) -> None:
+    """Fit an adapter's ``wording.safetensors`` anew; thresholds must then be calibrated again.
+
+    Args:
+        folder: Of the adapter.
+        train: The texts it was trained on.
+        held_out: Others of the same source.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise ValueError(f"{folder} has no {FILE_NAME}, so nothing would vouch for the file")
+    fit_wording(train, held_out).save(folder)
+    manifest.model_copy(update={"adapter_files": adapter_fingerprint(folder)}).write(folder)
 
 
 def fit_adapter_novelty(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from bayeslora_tool.graphs.decision_event import EVENT
 from langchain.agents import create_agent
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
@@ -17,8 +18,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
 
 from bayeslora_tool import BayesLoRATool
-from bayeslora_tool.agents.decision_record import EVENT
-from bayeslora_tool.policy import Policy, decide
+from bayeslora_tool.policy import Policy, decide, policy_fingerprint
 from tests.fakes import FakeClassifier, by_words, make_prediction
 
 POLICY = Policy(0.8, 0.01)  # the fixture's
@@ -175,15 +175,27 @@ def test_real_classifier_reports_bad_text_to_the_model(sentiment: Any) -> None:
 
 def expected(text: str, variance: float, action: str) -> dict[str, Any]:
     return {
+        "gate": None,
         "tool": "classify_with_uncertainty",
         "action": action,
         "reason": decide(by_words(text), POLICY).reason,
         "label": "yes",
         "confidence": 0.9,
         "variance": variance,
+        "novelty": None,
+        "thread": None,
+        "policy": policy_fingerprint(POLICY),
+        "decision": None,
+        "reviewer": None,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "length": len(text),
     }
+
+
+def timeless(event: Any) -> dict[str, Any]:
+    """An event without its latency, which is a time."""
+    assert 0 <= event["latency"] < 60
+    return {key: value for key, value in event.items() if key != "latency"}
 
 
 class Listener(BaseCallbackHandler):
@@ -191,12 +203,12 @@ class Listener(BaseCallbackHandler):
         self.heard: list[Any] = []
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
-        self.heard.append((name, data))
+        self.heard.append((name, timeless(data)))
 
 
 class AsyncListener(AsyncCallbackHandler, Listener):  # type: ignore[misc]
     async def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        self.heard.append((name, data))
+        self.heard.append((name, timeless(data)))
 
 
 class TestEvents:
@@ -223,7 +235,7 @@ class TestEvents:
             if event["event"] == "on_custom_event"
         ]
         assert [event["name"] for event in events] == [EVENT]
-        assert events[0]["data"] == expected("odd", 0.2, "escalate")
+        assert timeless(events[0]["data"]) == expected("odd", 0.2, "escalate")
         assert events[0]["metadata"]["langgraph_node"] == "tools"
 
     async def test_none_are_needed(self, tool: BayesLoRATool) -> None:
@@ -241,9 +253,7 @@ async def test_logs_name_a_text_and_never_hold_it(
         for secret in secrets:
             tool.invoke(call(secret))
             await tool.ainvoke(call(secret))
-    assert (
-        len([r for r in caplog.records if r.name == "bayeslora_tool.agents.decision_record"]) == 6
-    )
+    assert len([r for r in caplog.records if r.name == "bayeslora_tool.graphs.decision_event"]) == 6
     for secret in secrets:
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
         assert caplog.text.count(f"'sha256': '{digest}', 'length': {len(secret)}") == 2

@@ -9,8 +9,9 @@ import pytest
 from bayeslora_tool.graphs.gate import create_gate_graph
 from bayeslora_tool.graphs.runs import aresume, astart, pending, resume, start
 from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
@@ -98,9 +99,93 @@ def test_parallel_gates_wait_together_and_are_answered_one_by_one(
     assert sorted(fake.seen) == ["odd", "vague", "vague\nclear"]
 
 
-def test_a_gate_key_that_would_clash_is_refused(fake: FakeClassifier, policy: Policy) -> None:
-    with pytest.raises(ValueError, match=r"`outcome_key` \(='route'\) is a key of the gate"):
-        create_gate_graph(classifier=fake, policy=policy, outcome_key="route")
+class Crowded(TypedDict):
+    """Has the names of all that the gate keeps for itself."""
+
+    text: str
+    key: str
+    route: Any
+    prediction: str
+    result: str
+    outcome: str
+
+
+def test_a_parents_state_may_have_the_names_of_the_gates_own_keys(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    gate = create_gate_graph(classifier=fake, policy=policy, text_key="key", outcome_key="route")
+    builder = StateGraph(Crowded)
+    builder.add_node("gate", gate.compile())
+    builder.add_edge(START, "gate")
+    graph = compiled(builder)
+    mine = {"text": "t", "prediction": "p", "result": "r", "outcome": "o"}
+    start(graph, {"key": "vague", **mine}, CONFIG)
+    name, _ = only(graph)
+    resume(graph, CONFIG, {name: "odd"})
+    name, request = only(graph)
+    assert request["args"]["text"] == "vague\nodd"
+    state = resume(graph, CONFIG, {name: APPROVE})
+    assert (state["route"]["label"], state["route"]["decided_by"]) == ("yes", "human")
+    assert {key: state[key] for key in mine} == mine
+    assert state["key"] == "vague"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"outcome_key": "gate__route"}, r"`outcome_key` \(='gate__route'\) must not begin"),
+        ({"text_key": "x", "outcome_key": "x"}, r"\(='x'\) must be two keys"),
+    ],
+)
+def test_keys_that_would_clash_are_refused(
+    fake: FakeClassifier, policy: Policy, keys: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        create_gate_graph(classifier=fake, policy=policy, **keys)  # type: ignore[arg-type]
+
+
+class Chat(MessagesState):
+    outcome: Any
+
+
+def chat(fake: FakeClassifier, policy: Policy) -> Any:
+    builder = StateGraph(Chat)
+    gate = create_gate_graph(classifier=fake, policy=policy, text_key="messages")
+    builder.add_node("gate", gate.compile())
+    builder.add_edge(START, "gate")
+    return compiled(builder)
+
+
+SUMMARY = HumanMessage("clear, in short", additional_kwargs={"lc_source": "summarization"})
+
+
+@pytest.mark.parametrize(
+    ("messages", "scored"),
+    [
+        ([("user", "odd"), ("ai", "sure?"), ("user", "clear"), ("ai", "well")], "clear"),
+        ([HumanMessage([{"type": "text", "text": "clear "}, {"type": "text", "text": "now"}])],
+         "clear now"),
+        ([("user", "clear"), SUMMARY], "clear"),
+    ],
+)  # fmt: skip
+def test_a_gate_reads_the_users_last_message(
+    fake: FakeClassifier, policy: Policy, messages: list[Any], scored: str
+) -> None:
+    state = start(chat(fake, policy), {"messages": messages}, CONFIG)
+    assert state["outcome"]["decided_by"] == "model"
+    assert fake.seen == [scored]
+    assert len(state["messages"]) == len(messages)
+
+
+@pytest.mark.parametrize("messages", [[], [("ai", "clear")], [SUMMARY]])
+def test_without_a_message_of_the_user_a_reviewer_decides(
+    fake: FakeClassifier, policy: Policy, messages: list[Any]
+) -> None:
+    graph = chat(fake, policy)
+    start(graph, {"messages": messages}, CONFIG)
+    _, request = only(graph)
+    assert "no message of the user" in request["description"]
+    assert fake.seen == []
 
 
 def test_later_steps_see_what_came_before_and_keys_differ(

@@ -13,10 +13,21 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from bayeslora_tool import BayesLoRATool, Policy, create_escalation_graph, pending, start
+from bayeslora_tool import (
+    BayesLoRATool,
+    Policy,
+    UncertaintyGate,
+    create_escalation_graph,
+    pending,
+    resume,
+    start,
+)
 from bayeslora_tool.monitoring import Monitor, TrippedError
+from bayeslora_tool.policy import chosen_for_audit
+from tests.agents.desk import DONE, Desk, order
 from tests.conftest import ROOT
 from tests.fakes import FakeClassifier, by_words, make_prediction
+from tests.scripted_model import calls
 
 POLICY = Policy(tau_conf=0.8, tau_var=0.01)
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
@@ -178,3 +189,51 @@ class TestTheFile:
     def test_a_reset_needs_a_reason(self, monitor: Monitor) -> None:
         with pytest.raises(ValueError, match="say why"):
             monitor.reset(" ")
+
+
+class TestAudits:
+    RATE = replace(POLICY, audit_rate=0.3)
+
+    def test_are_the_share_that_was_asked_for_and_follow_from_the_key(self) -> None:
+        keys = [f"key {i}" for i in range(4000)]
+        chosen = [chosen_for_audit(key, self.RATE) for key in keys]
+        assert sum(chosen) / 4000 == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 4000) ** 0.5)
+        assert chosen == [chosen_for_audit(key, self.RATE) for key in keys]
+        assert not any(chosen_for_audit(key, POLICY) for key in keys)
+        assert all(chosen_for_audit(key, replace(POLICY, audit_rate=1.0)) for key in keys)
+
+    def test_proceed_all_the_same_in_a_graph(self, fake: FakeClassifier) -> None:
+        graph = create_escalation_graph(
+            classifier=fake, policy=self.RATE, act=lambda outcome: "done"
+        ).compile(checkpointer=InMemorySaver())
+        marks = set()
+        for i in range(30):
+            thread: Any = {"configurable": {"thread_id": str(i)}}
+            state = start(graph, {"text": "clear"}, thread)
+            assert state["result"] == "done"
+            outcome = state["outcome"]
+            assert outcome["audit"] == chosen_for_audit(outcome["key"], self.RATE)
+            marks.add(outcome["audit"])
+        assert marks == {True, False}
+
+    def test_are_never_what_a_reviewer_saw(self, fake: FakeClassifier) -> None:
+        policy = replace(POLICY, audit_rate=1.0)
+        graph = create_escalation_graph(classifier=fake, policy=policy)
+        compiled = graph.compile(checkpointer=InMemorySaver())
+        start(compiled, {"text": "odd"}, CONFIG)
+        (name,) = pending(compiled, CONFIG)
+        assert resume(compiled, CONFIG, {name: {"type": "approve"}})["outcome"]["audit"] is False
+
+    def test_are_told_of_by_gate_and_tool(self, fake: FakeClassifier) -> None:
+        policy = replace(POLICY, audit_rate=1.0)
+        desk = Desk([calls(order("tea")), DONE], UncertaintyGate(fake, policy))
+        said: Any = {"messages": [("user", "clear")]}
+        events = list(desk.agent.stream(said, CONFIG, stream_mode="custom"))
+        (told,) = [event["bayeslora_decision"] for event in events]
+        assert told["audit"]
+        assert told["key"]
+        call: Any = {"name": "t", "args": {"text": "clear"}, "id": "1", "type": "tool_call"}
+        tool = BayesLoRATool(classifier=fake, policy=policy, name="t")
+        (result,) = tool.invoke(call).artifact["results"]
+        assert result["audit"]
+        assert result["key"] != told["key"]

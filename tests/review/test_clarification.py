@@ -7,7 +7,7 @@ from bayeslora_tool.graphs.runs import start
 from langgraph.types import Command
 
 from bayeslora_tool.policy import Policy
-from bayeslora_tool.review.clarification import declines
+from bayeslora_tool.review.phrases import declines
 from bayeslora_tool.review.requests import REVIEW_ACTION
 from tests.fakes import FakeClassifier
 from tests.graphs.desk import CONFIG, build, on, request_of, waiting

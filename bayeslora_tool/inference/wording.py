@@ -1,0 +1,195 @@
+"""How foreign a text's words look beside those of the training texts: other languages, gibberish.
+
+A text that is half in another language keeps the label of the other half, and the model's features,
+which are means over tokens, look half familiar. So here a text is spelled out instead. A Markov
+model of the letters of the training texts (orders 0 to 4, interpolated after Witten and Bell 1991;
+language identification by such models: Dunning 1994) gives each letter x its surprise::
+
+    s(x) = min(-log p(x | the four before it), most)
+
+and the most foreign stretch of a text is the greatest sum of ``s(x) - usual`` over neighbouring
+letters (Page's cumulative sum, 1954). ``usual`` is half a standard deviation over the mean of
+held-out texts, so that a stretch of ordinary words loses what one odd word gained, and ``most``
+their 95th percentile, so that a typing error or a name, which surprises much but shortly, does not
+pass for a sentence. Reported as a percentile of held-out texts, as novelty is.
+
+Knows no token and no model.
+"""
+
+from __future__ import annotations
+
+import math
+import os.path
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bayeslora_tool.artifacts.manifest import WORDING_FILE
+from bayeslora_tool.artifacts.tensors import read_shapes, read_tensors
+
+ORDER = 5  # letters at a time
+MOST_GRAMS, MOST_HELD_OUT = 2_000_000, 1_000_000
+REMEDY = "restore the file from its source, or train the adapter again"
+_UNSEEN = 1 / 200  # of a letter, before anything is known
+_KEPT_WHOLE = 3  # letters: longer ones that come once are left out, to keep the file small
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The letters of the training texts, and how foreign held-out texts look.
+
+    Attributes:
+        grams: How often each run of at most ``ORDER`` letters came.
+        usual: Surprise of a letter, in nats, over which a stretch grows.
+        most: That a single letter may count.
+        held_out: Sorted, of the most foreign stretches of held-out texts.
+    """
+
+    grams: Mapping[str, int]
+    usual: float
+    most: float
+    held_out: Tensor
+
+    def __post_init__(self) -> None:
+        # By history: how often it was followed, and by how many letters.
+        followed: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
+        for gram, n in self.grams.items():
+            followed[gram[:-1]] += n
+            kinds[gram[:-1]] += 1
+        object.__setattr__(self, "_followed", dict(followed))
+        object.__setattr__(self, "_kinds", dict(kinds))
+
+    def surprises(self, text: str) -> Iterator[float]:
+        """Of each letter, in nats, and of the space between words."""
+        grams = self.grams
+        followed: Mapping[str, int] = self._followed  # type: ignore[attr-defined]
+        kinds: Mapping[str, int] = self._kinds  # type: ignore[attr-defined]
+        spelled = _spelled(text)
+        for i in range(1, len(spelled)):
+            p = _UNSEEN
+            for order in range(min(ORDER, i + 1)):
+                history = spelled[i - order : i]
+                n = followed.get(history)
+                if n is None:
+                    break
+                k = kinds[history]
+                p = (grams.get(history + spelled[i], 0) + k * p) / (n + k)
+            yield min(-math.log(p), self.most)
+
+    def stretch(self, text: str) -> float:
+        """How foreign the most foreign stretch of a text looks; 0 if none does."""
+        worst = now = 0.0
+        for surprise in self.surprises(text):
+            now = max(0.0, now + surprise - self.usual)
+            worst = max(worst, now)
+        return worst
+
+    def percentile(self, text: str) -> float:
+        """Share of held-out texts that look less foreign, in [0, 1]."""
+        found = torch.tensor(self.stretch(text), dtype=self.held_out.dtype)
+        return int(torch.searchsorted(self.held_out, found)) / len(self.held_out)
+
+    def save(self, folder: Path) -> None:
+        """Write ``wording.safetensors`` into ``folder``."""
+        grams = sorted(self.grams)
+        letters = "\n".join(grams).encode()
+        tensors = {
+            # As floats, as all tensors of an adapter are; bytes and small counts fit exactly.
+            "grams": torch.tensor(list(letters), dtype=torch.uint8).to(torch.bfloat16),
+            "counts": torch.tensor([self.grams[gram] for gram in grams], dtype=torch.float32),
+            "bounds": torch.tensor([self.usual, self.most], dtype=torch.float64),
+            "held_out": self.held_out,
+        }
+        save_file(tensors, folder / WORDING_FILE)
+        (folder / WORDING_FILE).chmod(0o644)  # safetensors writes 0600
+
+    @classmethod
+    def load(cls, folder: Path) -> Wording | None:
+        """The inverse of :meth:`save`; None for an adapter that has no such file.
+
+        Raises:
+            ValueError: The file is damaged, or its parts do not fit together.
+        """
+        path = folder / WORDING_FILE
+        if not os.path.lexists(path):
+            return None
+        shapes = read_shapes(path)
+        names = {"grams", "counts", "bounds", "held_out"}
+        fits = shapes.keys() == names and all(len(shape) == 1 for shape in shapes.values())
+        fits = fits and shapes["bounds"] == (2,) and 0 < shapes["held_out"][0] <= MOST_HELD_OUT
+        fits = fits and 0 < shapes["counts"][0] <= MOST_GRAMS
+        # Four bytes a letter at most, and a line break.
+        fits = fits and shapes["grams"][0] <= shapes["counts"][0] * (4 * ORDER + 1)
+        if not fits:
+            raise ValueError(f"{path} holds parts of shapes that do not fit; {REMEDY}")
+        tensors = read_tensors(path)
+        usual, most = tensors["bounds"].tolist()
+        counts, held_out = tensors["counts"].long().tolist(), tensors["held_out"]
+        try:
+            grams = bytes(tensors["grams"].long().tolist()).decode().split("\n")
+        except ValueError:
+            grams = []
+        if not (
+            len(set(grams)) == len(counts)
+            and all(1 <= len(gram) <= ORDER for gram in grams)
+            and all(n > 0 for n in counts)
+            and 0 < usual < most
+            and held_out[0] >= 0
+            and (held_out[1:] >= held_out[:-1]).all()
+        ):
+            raise ValueError(f"{path} holds parts that make no sense together; {REMEDY}")
+        return cls(dict(zip(grams, counts, strict=True)), usual, most, held_out)
+
+
+def fit_wording(
+    texts: Iterable[str],
+    held_out: Sequence[str],
+    progress: Callable[[int], None] = lambda n: None,
+) -> Wording:
+    """Count the letters of the training texts, and measure held-out ones.
+
+    Args:
+        texts: Of the training.
+        held_out: Others of the same source, at least one with a word.
+        progress: Called with the number of held-out texts done since the last call.
+    """
+    grams: Counter[str] = Counter()
+    for text in texts:
+        spelled = _spelled(text)
+        for i in range(1, len(spelled)):
+            grams.update(spelled[i - order : i + 1] for order in range(min(ORDER, i + 1)))
+    kept = {gram: n for gram, n in grams.items() if n > 1 or len(gram) <= _KEPT_WHOLE}
+    nothing = torch.zeros(1, dtype=torch.float64)
+    free = Wording(kept, 0.0, math.inf, nothing)
+    letters = torch.tensor([s for text in held_out for s in free.surprises(text)])
+    if not len(letters):
+        raise ValueError("`held_out` holds no words; give texts like those of the training")
+    most = torch.quantile(_some(letters), 0.95)
+    letters = letters.clamp(max=most)
+    usual = float(letters.mean() + letters.std(correction=0) / 2)
+    measure = Wording(kept, usual, max(float(most), usual + 1e-3), nothing)
+    stretches = []
+    for text in held_out:
+        stretches.append(measure.stretch(text))
+        progress(1)
+    ordered = torch.tensor(sorted(stretches), dtype=torch.float64)
+    return Wording(kept, measure.usual, measure.most, ordered)
+
+
+def _some(letters: Tensor) -> Tensor:
+    return letters[:: -(-len(letters) // 2**24)]  # the most that torch.quantile takes
+
+
+def _spelled(text: str) -> str:
+    """The words alone, in lower case, with a space before, between and after."""
+    bare = text.casefold().replace("'", "").replace("\u2019", "")
+    words = _WORD.findall(bare)
+    return f" {' '.join(words)} " if words else ""
