@@ -6,7 +6,7 @@ Each node that interrupts does nothing else: LangGraph runs a node again from it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 from uuid import uuid4
 
 from bayeslora_tool.graphs.question import answer_to
@@ -18,6 +18,7 @@ from bayeslora_tool.graphs.scoring import (
     score,
 )
 from bayeslora_tool.graphs.state import (
+    OPEN,
     Clarification,
     EscalationState,
     Outcome,
@@ -27,6 +28,7 @@ from bayeslora_tool.graphs.state import (
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
 
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction
@@ -138,10 +140,19 @@ def build_gate(
             )
         # A thread may have held another text before; nothing of it may reach this one.
         fresh: dict[str, Any] = dict.fromkeys(
-            ("prediction", "route", "question", "outcome", "result")
+            ("prediction", "route", "question", "outcome", "result", OPEN)
         )
         fresh |= {"text": text, "failure": failure, "key": uuid4().hex, "clarifications": []}
-        return fresh
+        return fresh | {"refused": []}
+
+    def put_again(state: EscalationState) -> dict[str, Any]:
+        # The new text may stand in the old one's place, and LangGraph has dropped the question.
+        came: Any = state.get(text_key)
+        new = [came] if isinstance(came, str) and came != state[OPEN] else []
+        return {"text": state[OPEN], "refused": [*state["refused"], *new]}
+
+    def opening(state: EscalationState) -> str:
+        return "receive" if state.get(OPEN) is None else "put_again"
 
     def score_text(state: EscalationState) -> dict[str, Any]:
         return score(classifier, full_text(state), timeout)
@@ -169,10 +180,11 @@ def build_gate(
                 said = Route(action="escalate", reason=lost)
         if limit is not None and said["action"] != "clarify":
             said = limit(state, said, state["prediction"])
-        return {"route": said, "question": question}
+        asks = said["action"] in ("clarify", "escalate")
+        return {"route": said, "question": question, OPEN: state["text"] if asks else None}
 
     def settled(state: EscalationState, outcome: Outcome) -> dict[str, Any]:
-        return {"outcome": outcome} | settle(state, outcome)
+        return {"outcome": outcome, OPEN: None} | settle(state, outcome)
 
     def proceed(state: EscalationState) -> dict[str, Any]:
         assert state["prediction"] is not None
@@ -184,10 +196,11 @@ def build_gate(
 
     def clarify(state: EscalationState) -> dict[str, Any]:
         question = state["question"] or ""
-        request = clarification_request(text=full_text(state), question=question)
+        shown = " ".join([question, *_refusal(state)])
+        request = clarification_request(text=full_text(state), question=shown)
         words, declined = answer_to(request, "clarification")
         said = Clarification(question=question, answer=words, declined=declined)
-        return {"clarifications": [*state["clarifications"], said]}
+        return {"clarifications": [*state["clarifications"], said], OPEN: None}
 
     def escalate(state: EscalationState) -> dict[str, Any]:
         assert state["route"] is not None
@@ -195,7 +208,7 @@ def build_gate(
         request = review_request(
             text=full_text(state),
             prediction=prediction,
-            reason=state["route"]["reason"],
+            reason=" ".join([state["route"]["reason"], *_refusal(state)]),
             labels=known or (tuple(prediction["probabilities"]) if prediction else ()),
         )
         review: Review = answer_to(request, "review")
@@ -203,6 +216,10 @@ def build_gate(
             review.type if review.type in ("reject", "respond") else "proceed"
         )
         return settled(state, _outcome(state, decision, review.label, "human", review.message))
+
+    def asked(state: EscalationState) -> str:
+        assert state["route"] is not None
+        return state["route"]["action"]
 
     def after_clarify(state: EscalationState) -> str:
         return "decide" if state["clarifications"][-1]["declined"] else "score"
@@ -213,6 +230,7 @@ def build_gate(
 
     graph = StateGraph(schemas[0], input_schema=schemas[1], output_schema=schemas[2])
     graph.add_node("receive", receive, input_schema=schemas[1])
+    graph.add_node("put_again", put_again, input_schema=schemas[0])
     # Concurrent async runs are scored together, if the classifier can.
     batched = hasattr(classifier, "apredict")
     graph.add_node("score", RunnableLambda(score_text, ascore_text) if batched else score_text)
@@ -221,7 +239,8 @@ def build_gate(
     graph.add_node("proceed", proceed, input_schema=schemas[0])
     graph.add_node("clarify", clarify)
     graph.add_node("escalate", escalate, input_schema=schemas[0])
-    graph.add_edge(START, "receive")
+    graph.add_conditional_edges(START, opening, ["receive", "put_again"])
+    graph.add_conditional_edges("put_again", asked, ["clarify", "escalate"])
     graph.add_conditional_edges("receive", after_receive, ["score", "decide"])
     graph.add_edge("score", "decide")
     routes = ["proceed", "clarify", "escalate"]
@@ -229,7 +248,7 @@ def build_gate(
         routes.append("stop")
         graph.add_node("stop", stop, input_schema=schemas[0])
         graph.add_edge("stop", END)
-    graph.add_conditional_edges("decide", lambda state: state["route"]["action"], routes)
+    graph.add_conditional_edges("decide", asked, routes)
     graph.add_conditional_edges("clarify", after_clarify, ["score", "decide"])
     graph.add_conditional_edges("escalate", after_escalate, [*(["act"] if act else []), END])
     if act is not None:
@@ -237,6 +256,14 @@ def build_gate(
         graph.add_edge("act", END)
     graph.add_edge("proceed", "act" if act else END)
     return graph
+
+
+def _refusal(state: EscalationState) -> list[str]:
+    """What whoever is asked hears of texts that were not taken."""
+    if not (n := len(state["refused"])):
+        return []
+    came = "1 new text came" if n == 1 else f"{n} new texts came"
+    return [f"{came} while this waits and was not taken: send it again when this is settled."]
 
 
 def _policy_route(state: EscalationState, policy: Policy) -> Route:

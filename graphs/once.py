@@ -7,11 +7,12 @@ gives again what it gave.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
+from typing_extensions import TypedDict
 
 T = TypeVar("T")
 

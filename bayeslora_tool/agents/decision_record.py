@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
 
 from langchain_core.messages import ToolCall
+from typing_extensions import TypedDict
 
 from bayeslora_tool.policy import Action, Policy, decide
 from bayeslora_tool.prediction import Prediction

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.quoting import block, unrendered
+from bayeslora_tool.review.older_request import older_request
 
 REVIEW_ACTION = "act_on_label"
 """The action of a request that goes to a reviewer; an edit must name it."""
@@ -77,11 +78,13 @@ def ask_about(
 
 
 def hitl_request(*asked: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
-    """LangChain's ``HITLRequest`` about one or more actions, which is answered by position."""
-    return {
-        "action_requests": [action for action, _ in asked],
-        "review_configs": [config for _, config in asked],
-    }
+    """LangChain's ``HITLRequest`` about one or more actions, which is answered by position.
+
+    It has the keys of the older ``HumanInterrupt``, too.
+    """
+    actions, configs = [action for action, _ in asked], [config for _, config in asked]
+    request = {"action_requests": actions, "review_configs": configs}
+    return request | older_request(actions, configs)
 
 
 def tool_approval(
@@ -109,4 +112,6 @@ def asked_again(request: Mapping[str, Any], problem: str) -> dict[str, Any]:
         said = f"The last answer was not understood: {unrendered(problem)}"
         return {**request, "description": f"{said}\n{request['description']}"}
     first, *others = request["action_requests"]
-    return {**request, "action_requests": [asked_again(first, problem), *others]}
+    actions = [asked_again(first, problem), *others]
+    older = older_request(actions, request["review_configs"])
+    return {**request, "action_requests": actions, **older}
