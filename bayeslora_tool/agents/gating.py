@@ -35,6 +35,7 @@ from bayeslora_tool.agents.dialogue import (
     user_request,
     with_answers,
 )
+from bayeslora_tool.agents.put_again import marked, put_again
 from bayeslora_tool.agents.subagents import (
     called_as_tool,
     handed_down,
@@ -82,6 +83,12 @@ class GateState(AgentState[Any]):
 
     edited_calls: NotRequired[Annotated[dict[str, dict[str, Any]], PrivateStateAttr]]
     """A reviewer's arguments, by the fingerprint of the model's own call; all gates share it."""
+
+    bayeslora_open: NotRequired[Annotated[str | None, PrivateStateAttr]]
+    """The id of the model's last message, until it is given up."""
+
+    bayeslora_later: NotRequired[Annotated[list[AnyMessage], PrivateStateAttr]]
+    """Messages that came while a question waited; they begin the next turn."""
 
 
 class Reader(NamedTuple):
@@ -169,17 +176,23 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     ) -> Any:
         """Call the model, unless the gate could not do its work.
 
-        A call that was left without an answer gets one, or the model's provider would refuse.
+        A call that was left without an answer gets one, or the model's provider would refuse. If a
+        question about its last calls still waits, the model is not called: they come again.
         """
         self._check_agent(request)
-        return handler(request.override(messages=with_answers(request.messages)))
+        if (again := put_again(request.state, self._unsettled)) is not None:
+            return again
+        return marked(handler(request.override(messages=with_answers(request.messages))))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """:meth:`wrap_model_call` for async runs."""
         self._check_agent(request)
-        return await handler(request.override(messages=with_answers(request.messages)))
+        if (again := put_again(request.state, self._unsettled)) is not None:
+            return again
+        request = request.override(messages=with_answers(request.messages))
+        return marked(await handler(request))
 
     @hook_config(can_jump_to=["end", "model"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
@@ -283,6 +296,10 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     @abstractmethod
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
         """Messages that take back what the model wants, before the user is asked."""
+
+    def _unsettled(self, state: Mapping[str, Any], answered: frozenset[str]) -> bool:
+        """Whether a question of this gate about what the model wants waits."""
+        return False
 
     def _records(self, state: Any) -> dict[str, DecisionRecord]:
         records: dict[str, DecisionRecord] = state.get("uncertainty_gate", {}).get(self.name, {})

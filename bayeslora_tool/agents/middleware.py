@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
@@ -25,6 +25,7 @@ from bayeslora_tool.agents.call_review import (
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, review_lines
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, GateState, Reader, edited_call, hook_config
+from bayeslora_tool.agents.put_again import later_lines, next_turn
 from bayeslora_tool.graphs.question import forget_old_answer
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
@@ -170,6 +171,22 @@ class UncertaintyGate(Gate):
         why = misfit(self.acts, call, record["prediction"], self.classifier)
         return record if why is None else {**record, "action": "escalate", "reason": why}
 
+    @hook_config(can_jump_to=["model"])
+    def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
+        """Begin another turn, if messages came while a question waited."""
+        return next_turn(state)
+
+    def _unsettled(self, state: Mapping[str, Any], answered: frozenset[str]) -> bool:
+        records, message = self._records(state), message_id(state["messages"])
+        for call in self._calls(cast(GateState, state)):
+            record = records.get(fingerprint(call, message))
+            if record is None:  # the step that judges, and asks, was not through
+                return True
+            stopped = record["action"] != "proceed" and not record.get("approved")
+            if stopped and call["id"] not in answered:
+                return True
+        return False
+
     def _may_interrupt(self, state: GateState) -> bool:
         if self.interrupt_mode == "batched":
             return bool(self._calls(state))
@@ -206,7 +223,11 @@ class UncertaintyGate(Gate):
         doubtful = [row for row in judged if row[2]["action"] != "proceed"]
         if not doubtful or "jump_to" in update:
             return update
-        asked = [(call, review_lines(record), self._allowed(call)) for _, call, record in doubtful]
+        later = later_lines(state)
+        asked = [
+            (call, [*review_lines(record), *later], self._allowed(call))
+            for _, call, record in doubtful
+        ]
         decisions = review_calls(asked)
         edits = {
             key: state["edited_calls"][key]
@@ -249,7 +270,8 @@ class UncertaintyGate(Gate):
     def _settle(
         self, request: ToolCallRequest, call: ToolCall, record: DecisionRecord
     ) -> ToolCallRequest | ToolMessage:
-        shown = review_lines(record), self._allowed(call)
+        lines = [*review_lines(record), *later_lines(request.state)]
+        shown = lines, self._allowed(call)
         per_call = self.interrupt_mode == "per_call"
         try:
             edited = call["args"] if call["args"] != request.tool_call["args"] else None
