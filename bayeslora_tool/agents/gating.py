@@ -75,6 +75,10 @@ except ImportError as error:
 _LIKELIEST = 5  # labels whose probabilities the agent's state keeps
 
 
+def _latest(_: str | None, said: str | None) -> str | None:
+    return said  # each of several gates says it, and the same
+
+
 class GateState(AgentState[Any]):
     """The agent's state with the gate's records, which neither input nor output carries."""
 
@@ -84,7 +88,7 @@ class GateState(AgentState[Any]):
     edited_calls: NotRequired[Annotated[dict[str, dict[str, Any]], PrivateStateAttr]]
     """A reviewer's arguments, by the fingerprint of the model's own call; all gates share it."""
 
-    bayeslora_open: NotRequired[Annotated[str | None, PrivateStateAttr]]
+    bayeslora_open: NotRequired[Annotated[str | None, PrivateStateAttr, _latest]]
     """The id of the model's last message, until it is given up."""
 
     bayeslora_later: NotRequired[Annotated[list[AnyMessage], PrivateStateAttr]]

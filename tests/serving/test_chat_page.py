@@ -71,7 +71,7 @@ def page(address: str, tmp_path: Path) -> Iterator[Any]:
 
 def say(page: Any, words: str) -> None:
     page.get_by_placeholder("Type your message...").fill(words)
-    page.get_by_role("button", name="Send").click()
+    page.get_by_role("button", name="Send", exact=True).click()
 
 
 def review(page: Any) -> Any:
