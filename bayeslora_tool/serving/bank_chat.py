@@ -18,7 +18,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import tool
 
 from bayeslora_tool.agents.middleware import UncertaintyGate
-from bayeslora_tool.policy import load_preset
+from bayeslora_tool.policy import Policy, load_preset
 from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 
 ACTS = {
@@ -99,16 +99,18 @@ def _wanted(text: str) -> list[tuple[str, dict[str, Any]]]:
     return calls
 
 
-def create_bank_chat(classifier: Any, checkpointer: Any = None) -> Any:
+def create_bank_chat(classifier: Any, policy: Policy, checkpointer: Any = None) -> Any:
     """The agent, compiled; start with ``{"messages": [...]}``.
 
     Args:
         classifier: Of the labels in :data:`ACTS`.
+        policy: Thresholds and routes.
         checkpointer: None where a server brings its own.
     """
-    gate = UncertaintyGate(classifier, load_preset("intents").policy, acts=ACTS)
+    gate = UncertaintyGate(classifier, policy, acts=ACTS)
     tools = [freeze_account, transfer_money, show_balance]
     return create_agent(RuleChat(), tools, middleware=[gate], checkpointer=checkpointer)
 
 
-graph = create_bank_chat(LazyClassifier(load_preset("intents")))
+_preset = load_preset("intents")
+graph = create_bank_chat(LazyClassifier(_preset), _preset.policy)

@@ -17,10 +17,11 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import StateGraph
 
-from bayeslora_tool.policy import load_preset
+from bayeslora_tool.policy import Policy, load_preset
 from bayeslora_tool.serving.langgraph_server import create_served_graph
 from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 from tests.conftest import ROOT
+from tests.fakes import make_prediction
 from tests.server_process import LOOPBACK, free_port, offline, running
 
 
@@ -121,14 +122,16 @@ async def test_the_chat_asks_about_doubtful_calls_once_and_runs_what_is_approved
     from langgraph.types import Command
 
     from bayeslora_tool.serving.bank_chat import create_bank_chat
-    from tests.fakes import FakeClassifier, make_prediction
 
-    def read(text: str) -> Any:
-        if "odd" in text:
-            return make_prediction(label="balance", variance=0.2)
-        return make_prediction(label="balance", confidence=0.999, probabilities={"balance": 0.999})
+    class Balance:
+        def predict(self, texts: list[str]) -> list[Any]:
+            shares = {"balance": 0.9, "transfer": 0.1}
+            doubt = [0.2 if "odd" in text else 0.001 for text in texts]
+            return [
+                make_prediction(label="balance", variance=v, probabilities=shares) for v in doubt
+            ]
 
-    chat = create_bank_chat(FakeClassifier(read), InMemorySaver())
+    chat = create_bank_chat(Balance(), Policy(0.8, 0.01), InMemorySaver())
     on = {"configurable": {"thread_id": "1"}}
     state = await chat.ainvoke({"messages": [("user", "my balance?")]}, on)
     assert state["messages"][-1].text == "The balance is 1204."
