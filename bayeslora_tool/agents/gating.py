@@ -301,9 +301,11 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
         """Messages that take back what the model wants, before the user is asked."""
 
-    def _unsettled(self, state: Mapping[str, Any], answered: frozenset[str]) -> bool:
-        """Whether a question of this gate about what the model wants waits."""
-        return False
+    def _unsettled(
+        self, state: Mapping[str, Any], answered: frozenset[str]
+    ) -> list[ToolCall] | None:
+        """The calls that ran beside a question of this gate which waits; None if none does."""
+        return None
 
     def _records(self, state: Any) -> dict[str, DecisionRecord]:
         records: dict[str, DecisionRecord] = state.get("uncertainty_gate", {}).get(self.name, {})

@@ -176,16 +176,20 @@ class UncertaintyGate(Gate):
         """Begin another turn, if messages came while a question waited."""
         return next_turn(state)
 
-    def _unsettled(self, state: Mapping[str, Any], answered: frozenset[str]) -> bool:
+    def _unsettled(
+        self, state: Mapping[str, Any], answered: frozenset[str]
+    ) -> list[ToolCall] | None:
         records, message = self._records(state), message_id(state["messages"])
+        waits, ran = False, []
         for call in self._calls(cast(GateState, state)):
             record = records.get(fingerprint(call, message))
             if record is None:  # the step that judges, and asks, was not through
-                return True
-            stopped = record["action"] != "proceed" and not record.get("approved")
-            if stopped and call["id"] not in answered:
-                return True
-        return False
+                return []
+            if record["action"] == "proceed" or record.get("approved"):
+                ran.append(call)  # in the step that asked about others: what came of it is lost
+            elif call["id"] not in answered:
+                waits = True
+        return ran if waits else None
 
     def _may_interrupt(self, state: GateState) -> bool:
         if self.interrupt_mode == "batched":

@@ -11,17 +11,26 @@ from typing import Any
 from uuid import uuid4
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    HumanMessage,
+    RemoveMessage,
+    ToolCall,
+    ToolMessage,
+)
 from langgraph.types import Command
 
+from bayeslora_tool.agents.dialogue import left
 from bayeslora_tool.graphs.state import OPEN
 from bayeslora_tool.quoting import block
 
 LATER = "bayeslora_later"
 """Of the agent's state: the messages that came while a question waited."""
 
-Unsettled = Callable[[Mapping[str, Any], frozenset[str]], bool]
-"""Whether a question about the calls of a state's last message, but for those answered, waits."""
+Unsettled = Callable[[Mapping[str, Any], frozenset[str]], list[ToolCall] | None]
+"""Of a state's last message, but for the calls that were answered: the calls that ran beside a
+question which waits; None if none does."""
 
 
 def put_again(state: Mapping[str, Any], unsettled: Unsettled) -> ExtendedModelResponse[Any] | None:
@@ -35,13 +44,14 @@ def put_again(state: Mapping[str, Any], unsettled: Unsettled) -> ExtendedModelRe
     # Some clients say for the tools that all went well, when the user goes on without an answer.
     later = [m for m in after if not isinstance(m, ToolMessage)]
     answered = frozenset(m.tool_call_id for m in after if isinstance(m, ToolMessage))
-    if not later or not unsettled({**state, "messages": messages[: at + 1]}, answered):
+    ran = unsettled({**state, "messages": messages[: at + 1]}, answered) if later else None
+    if ran is None:
         return None
     update = {
         "messages": [RemoveMessage(m.id or "") for m in after],
         LATER: [*(state.get(LATER) or []), *later],
     }
-    return ExtendedModelResponse(ModelResponse([last]), Command(update=update))
+    return ExtendedModelResponse(ModelResponse([last, *map(left, ran)]), Command(update=update))
 
 
 def marked(response: ModelResponse[Any]) -> ExtendedModelResponse[Any]:

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 
 from bayeslora_tool.agents import UncertaintyGate
 from bayeslora_tool.policy import Policy
-from tests.agents.desk import APPROVE, CONFIG, Desk, asked, by_item, order
+from tests.agents.desk import APPROVE, CONFIG, Desk, asked, by_item, of_the_item, order
 from tests.fakes import FakeClassifier
 from tests.scripted_model import calls
 
@@ -84,6 +84,21 @@ def test_per_call_questions_are_put_again_too(fake: FakeClassifier, policy: Poli
     answers = {interrupt.id: APPROVE for interrupt in state["__interrupt__"]}
     assert said(bank.answer(answers))[-2:] == ["hurry up", "and that is all"]
     assert sorted(bank.did) == [("mate", 2), ("tea", 1)]
+
+
+def test_a_call_that_ran_beside_the_question_does_not_run_again(
+    fake: FakeClassifier, policy: Policy
+) -> None:
+    both = calls(order("clear tea"), order("odd wine"))
+    bank = desk(fake, policy, both, *TWICE[1:], interrupt_mode="per_call", text=of_the_item)
+    bank.say("go")
+    assert bank.did == [("clear tea", 1)]
+    state = bank.say("hurry up")
+    (interrupt,) = state["__interrupt__"]
+    bank.answer({interrupt.id: APPROVE})
+    assert bank.did == [("clear tea", 1), ("odd wine", 1)]
+    heard = {m.tool_call_id: m.status for m in bank.model.heard[1] if m.type == "tool"}
+    assert heard == {"1": "error", "2": "success"}  # nobody knows what came of the first
 
 
 def test_an_edit_after_a_new_message_counts(fake: FakeClassifier, policy: Policy) -> None:
