@@ -114,8 +114,6 @@ class TestStreaming:
             (updates if mode == "updates" else messages).append(chunk)
         asking = next(u for u in updates if "UncertaintyGate.after_model" in u)
         asking = asking["UncertaintyGate.after_model"]
-            u["UncertaintyGate.after_model"] for u in updates if "UncertaintyGate.after_model" in u
-        ]
         assert "I am not sure" in asking["messages"][-1].content
         assert "I am not sure" in messages[-1][0].content
 
