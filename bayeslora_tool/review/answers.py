@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeGuard
 
 from bayeslora_tool.review.older_request import answer_for_each, same
 from bayeslora_tool.review.requests import ALL_DECISIONS, DecisionType
@@ -142,7 +142,7 @@ def _read(answer: object, action: Asked, asked: Sequence[Asked]) -> Decision:
     return Decision(type=kind, message=message, args=args)  # type: ignore[typeddict-item]  # allowed
 
 
-def _is_older(answer: object) -> bool:
+def _is_older(answer: object) -> TypeGuard[Mapping[str, Any]]:
     kind = answer.get("type") if isinstance(answer, Mapping) and "args" in answer else None
     return isinstance(kind, str) and kind in LEGACY
 
