@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the site shows, and what its pages link to.
 PAGES := README.md CHANGELOG.md CONTRIBUTING.md benchmarks configs docs examples langgraph.json
 
-.PHONY: demo test test-slow lint docs check check-all clean installed-tree
+.PHONY: chat-app demo test test-slow lint docs check check-all clean installed-tree
 
 demo: .venv/demo
 	$(BIN)/bayeslora demo
@@ -21,6 +21,18 @@ lint: .venv/dev installed-tree
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd .mypy_cache/src && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
+
+# agent-chat-ui as npm has it, for the test that drives it in Chromium.
+chat-app: .venv/chat-app/index.html
+
+.venv/chat-app/index.html: | .venv/dev
+	rm -rf .venv/chat-build
+	mkdir -p .venv/chat-build
+	cd .venv/chat-build && npx --yes create-agent-chat-app@0.1.6 --project-name app \
+		--package-manager npm --install-deps false --framework vite --include-agent none
+	cd .venv/chat-build/app/apps/web && npm install --no-audit --no-fund && \
+		npx vite build --outDir $(CURDIR)/.venv/chat-app --emptyOutDir
+	rm -rf .venv/chat-build
 
 # A broken link, or a name in a docstring that is nowhere, is an error.
 docs: .venv/docs installed-tree

@@ -6,7 +6,7 @@ Each node that interrupts does so first: LangGraph runs a node again from its to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, get_type_hints
 from uuid import uuid4
 
 from bayeslora_tool.graphs.decision_event import DecisionEvent, decision_event, tell, text_marks
@@ -19,6 +19,7 @@ from bayeslora_tool.graphs.scoring import (
     score,
 )
 from bayeslora_tool.graphs.state import (
+    OPEN,
     Clarification,
     EscalationState,
     Outcome,
@@ -30,6 +31,7 @@ from langchain_core.messages import HumanMessage, convert_to_messages
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
 
 from bayeslora_tool.policy import Policy, chosen_for_audit, decide, policy_fingerprint
 from bayeslora_tool.prediction import Prediction
@@ -171,7 +173,8 @@ def build_gate(
         return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
 
     def update(state: Any, changes: dict[str, Any]) -> dict[str, Any]:
-        outcome = changes.get("outcome")
+        if outcome := changes.get("outcome"):
+            changes = {**changes, OPEN: None}
         settled = {} if outcome is None else settle(state, outcome)
         return {prefix + key: value for key, value in changes.items()} | settled
 
@@ -205,10 +208,19 @@ def build_gate(
             )
         # A thread may have held another text before; nothing of it may reach this one.
         fresh: dict[str, Any] = dict.fromkeys(
-            ("prediction", "latency", "route", "question", "outcome", "result")
+            ("prediction", "latency", "route", "question", "outcome", "result", OPEN)
         )
         fresh |= {"text": text, "failure": failure, "key": uuid4().hex, "clarifications": []}
-        return update(state, fresh)
+        return update(state, fresh | {"refused": []})
+
+    def put_again(raw: Any) -> dict[str, Any]:
+        # The new text may stand in the old one's place, and LangGraph has dropped the question.
+        state, came = own(raw), raw.get(text_key)
+        new = [came] if isinstance(came, str) and came != state[OPEN] else []
+        return update(raw, {"text": state[OPEN], "refused": [*state["refused"], *new]})
+
+    def opening(state: EscalationState) -> str:
+        return "receive" if state.get(OPEN) is None else "put_again"
 
     def scored(state: EscalationState, found: dict[str, Any]) -> dict[str, Any]:
         """Of all probabilities, what only they tell: the policy's word, and a question."""
@@ -248,7 +260,8 @@ def build_gate(
             ]
             said = limit(state, said, state["prediction"])
         tell(event(state, action=said["action"], reason=told))
-        return {"route": said}
+        asks = said["action"] in ("clarify", "escalate")
+        return {"route": said, OPEN: state["text"] if asks else None}
 
     def proceed(state: EscalationState) -> dict[str, Any]:
         assert state["prediction"] is not None
@@ -261,12 +274,13 @@ def build_gate(
 
     def clarify(state: EscalationState) -> dict[str, Any]:
         question = state["question"] or ""
-        request = clarification_request(text=full_text(state), question=question)
+        shown = " ".join([question, *_refusal(state)])
+        request = clarification_request(text=full_text(state), question=shown)
         given, declined = answer_to(
             request, "clarification", not_understood=words["not_understood"]
         )
         said = Clarification(question=question, answer=given, declined=declined)
-        return {"clarifications": [*state["clarifications"], said]}
+        return {"clarifications": [*state["clarifications"], said], OPEN: None}
 
     def escalate(state: EscalationState) -> dict[str, Any]:
         assert state["route"] is not None
@@ -274,7 +288,7 @@ def build_gate(
         request = review_request(
             text=full_text(state),
             prediction=prediction,
-            reason=state["route"]["reason"],
+            reason=" ".join([state["route"]["reason"], *_refusal(state)]),
             labels=known or (tuple(prediction["probabilities"]) if prediction else ()),
         )
         review: Review = answer_to(request, "review")
@@ -300,6 +314,7 @@ def build_gate(
 
     graph = StateGraph(schemas[0], input_schema=schemas[1], output_schema=schemas[2])
     graph.add_node("receive", receive, input_schema=schemas[1])
+    graph.add_node("put_again", put_again, input_schema=schemas[0])
     # Concurrent async runs are scored together, if the classifier can.
     batched = hasattr(classifier, "apredict")
     scoring: Any = RunnableLambda(node(score_text), ascore_text) if batched else node(score_text)
@@ -308,7 +323,8 @@ def build_gate(
     graph.add_node("proceed", node(proceed), input_schema=schemas[0])
     graph.add_node("clarify", node(clarify), input_schema=schemas[0])
     graph.add_node("escalate", node(escalate), input_schema=schemas[0])
-    graph.add_edge(START, "receive")
+    graph.add_conditional_edges(START, edge(opening), ["receive", "put_again"])
+    graph.add_conditional_edges("put_again", edge(chosen), ["clarify", "escalate"])
     graph.add_conditional_edges("receive", edge(after_receive), ["score", "decide"])
     graph.add_edge("score", "decide")
     routes = ["proceed", "clarify", "escalate"]
@@ -324,6 +340,14 @@ def build_gate(
         graph.add_edge("act", END)
     graph.add_edge("proceed", "act" if act else END)
     return graph
+
+
+def _refusal(state: EscalationState) -> list[str]:
+    """What whoever is asked hears of texts that were not taken."""
+    if not (n := len(state["refused"])):
+        return []
+    came = "1 new text came" if n == 1 else f"{n} new texts came"
+    return [f"{came} while this waits and was not taken: send it again when this is settled."]
 
 
 def _route(state: EscalationState, policy: Policy) -> tuple[Route, str]:

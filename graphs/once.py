@@ -7,12 +7,13 @@ gives again what it gave.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from bayeslora_tool.graphs.decision_event import streaming_outside
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
+from typing_extensions import TypedDict
 
 T = TypeVar("T")
 

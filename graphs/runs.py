@@ -30,7 +30,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from bayeslora_tool.graphs.script import Script, arun, call, run
-from bayeslora_tool.graphs.state import EscalationInput
+from bayeslora_tool.graphs.state import OPEN, EscalationInput
 from bayeslora_tool.graphs.thread import NO_ANSWER, ThreadView, claim
 from bayeslora_tool.graphs.turn import Graph, check_config, in_turn, saver_of, view_of
 from bayeslora_tool.graphs.workflow import WorkflowInput
@@ -240,6 +240,10 @@ async def aabandon(graph: Graph, config: RunnableConfig, *, takeover: bool = Fal
 
 def _abandon(graph: Graph, config: RunnableConfig, takeover: bool) -> Script[None]:
     def work(view: ThreadView) -> Script[None]:
+        # What must be settled first is given up with the run.
+        if OPEN in graph.channels:
+            where = view.snapshot.config
+            yield from call(saver_of(graph), "put_writes", where, [(OPEN, None)], NULL_TASK_ID)
         # Again, for what was done already calls for what comes next.
         while view.unfinished:
             yield from call(graph, "update_state", config, None, as_node=END)

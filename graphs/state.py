@@ -5,7 +5,9 @@ Plain str, float, list and dict only: checkpoint serializers warn about or block
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal
+
+from typing_extensions import TypedDict  # on Python 3.11, pydantic takes no other
 
 
 class Clarification(TypedDict):
@@ -86,6 +88,17 @@ class EscalationState(EscalationInput):
     outcome: Outcome | None
     result: Any
     """What ``act`` returned."""
+
+    bayeslora_open: str | None
+    """The text that a person is being asked about; None if nobody is."""
+
+    refused: list[str]
+    """Texts that came while a question about another one waited, and were not taken: send them
+    again when that is settled."""
+
+
+OPEN: Final = "bayeslora_open"
+"""The key of what must be settled before anything else may begin; to write None gives it up."""
 
 
 LIKELIEST = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from bayeslora_tool.graphs.act import act_node
 from bayeslora_tool.graphs.gate import build_gate
@@ -12,6 +12,7 @@ from bayeslora_tool.graphs.scoring import Predictor
 from bayeslora_tool.graphs.state import EscalationState, Outcome, Route
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
 
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.review.clarification import Ask

@@ -114,7 +114,7 @@ def reviewed(record: DecisionRecord, decision: Decision) -> DecisionRecord:
     return {**record, "approved": approved, "reviewer": by, "message": message}
 
 
-def marked(record: DecisionRecord, key: str, policy: Policy) -> DecisionRecord:
+def with_key(record: DecisionRecord, key: str, policy: Policy) -> DecisionRecord:
     """The same record with its key, and whether it is one to be audited."""
     audit = record["action"] == "proceed" and chosen_for_audit(key, policy)
     return {**record, "key": key, "audit": audit}

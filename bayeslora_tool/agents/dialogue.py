@@ -85,11 +85,12 @@ def with_answers(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
                 break
             if isinstance(later, ToolMessage):
                 answered.add(later.tool_call_id)
-        whole += [_left(call) for call in message.tool_calls if call["id"] not in answered]
+        whole += [left(call) for call in message.tool_calls if call["id"] not in answered]
     return whole
 
 
-def _left(call: ToolCall) -> ToolMessage:
+def left(call: ToolCall) -> ToolMessage:
+    """The answer to a call of which nobody knows what came."""
     why = (
         "Not run: the turn was given up before this call was settled. If it did start, what came "
         "of it is not known; find out before you make it again."

@@ -22,9 +22,9 @@ from bayeslora_tool.agents.decision_record import (
     failed,
     fingerprint,
     kept,
-    marked,
     record_event,
     review_lines,
+    with_key,
 )
 from bayeslora_tool.agents.dialogue import (
     declined,
@@ -35,6 +35,7 @@ from bayeslora_tool.agents.dialogue import (
     user_request,
     with_answers,
 )
+from bayeslora_tool.agents.put_again import marked, put_again
 from bayeslora_tool.agents.subagents import (
     called_as_tool,
     handed_down,
@@ -74,6 +75,10 @@ except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[agents]"') from None
 
 
+def _latest(_: str | None, said: str | None) -> str | None:
+    return said  # each of several gates says it, and the same
+
+
 class GateState(AgentState[Any]):
     """The agent's state with the gate's records, which neither input nor output carries."""
 
@@ -82,6 +87,12 @@ class GateState(AgentState[Any]):
 
     edited_calls: NotRequired[Annotated[dict[str, dict[str, Any]], PrivateStateAttr]]
     """A reviewer's arguments, by the fingerprint of the model's own call; all gates share it."""
+
+    bayeslora_open: NotRequired[Annotated[str | None, PrivateStateAttr, _latest]]
+    """The id of the model's last message, until it is given up."""
+
+    bayeslora_later: NotRequired[Annotated[list[AnyMessage], PrivateStateAttr]]
+    """Messages that came while a question waited; they begin the next turn."""
 
 
 class Reader(NamedTuple):
@@ -173,17 +184,23 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     ) -> Any:
         """Call the model, unless the gate could not do its work.
 
-        A call that was left without an answer gets one, or the model's provider would refuse.
+        A call that was left without an answer gets one, or the model's provider would refuse. If a
+        question about its last calls still waits, the model is not called: they come again.
         """
         self._check_agent(request)
-        return handler(request.override(messages=with_answers(request.messages)))
+        if (again := put_again(request.state, self._unsettled)) is not None:
+            return again
+        return marked(handler(request.override(messages=with_answers(request.messages))))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """:meth:`wrap_model_call` for async runs."""
         self._check_agent(request)
-        return await handler(request.override(messages=with_answers(request.messages)))
+        if (again := put_again(request.state, self._unsettled)) is not None:
+            return again
+        request = request.override(messages=with_answers(request.messages))
+        return marked(await handler(request))
 
     @hook_config(can_jump_to=["end", "model"])
     def after_model(self, state: GateState, runtime: Any) -> dict[str, Any]:
@@ -193,7 +210,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
         update, request = once(lambda: self._judge(state))
         if request is None or not self._asks_by_interrupt():
             return self._settled(state, update, request, None)
-        answer = once(lambda: answer_to(request, "clarification"))
+        answer = once(lambda: self._answer(request))
         return self._settled(state, update, request, answer)
 
     @hook_config(can_jump_to=["end", "model"])
@@ -206,7 +223,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             return self._settled(state, update, request, None)
 
         async def ask() -> Any:
-            return answer_to(request, "clarification")
+            return self._answer(request)
 
         return self._settled(state, update, request, await aonce(ask))
 
@@ -251,6 +268,10 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
             await atell(event)
         return update, request
 
+    def _answer(self, request: Mapping[str, Any]) -> Any:
+        words = self.messages["not_understood"]
+        return answer_to(request, "clarification", not_understood=words)
+
     def _asks_by_interrupt(self) -> bool:
         if called_as_tool():
             return True
@@ -287,6 +308,12 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
     @abstractmethod
     def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
         """Messages that take back what the model wants, before the user is asked."""
+
+    def _unsettled(
+        self, state: Mapping[str, Any], answered: frozenset[str]
+    ) -> list[ToolCall] | None:
+        """The calls that ran beside a question of this gate which waits; None if none does."""
+        return None
 
     def _records(self, state: Any) -> dict[str, DecisionRecord]:
         records: dict[str, DecisionRecord] = state.get("uncertainty_gate", {}).get(self.name, {})
@@ -367,7 +394,7 @@ class Gate(AgentMiddleware[GateState, Any, Any]):
 
     def _marked(self, call: ToolCall, record: DecisionRecord, state: Any) -> DecisionRecord:
         key = fingerprint(call, message_id(state["messages"]))
-        return marked(record, key, self._reader(call).policy)
+        return with_key(record, key, self._reader(call).policy)
 
     def _at_the_door(self, call: ToolCall, record: DecisionRecord, state: Any) -> DecisionRecord:
         if (words := declined(state["messages"])) is not None:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
@@ -25,6 +25,7 @@ from bayeslora_tool.agents.call_review import (
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, reviewed
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, GateState, Reader, edited_call, hook_config
+from bayeslora_tool.agents.put_again import later_lines, next_turn
 from bayeslora_tool.graphs.decision_event import tell, text_marks
 from bayeslora_tool.graphs.question import forget_old_answer
 from bayeslora_tool.policy import Policy
@@ -173,6 +174,26 @@ class UncertaintyGate(Gate):
         why = misfit(self.acts, call, record["prediction"], self.classifier)
         return record if why is None else {**record, "action": "escalate", "reason": why}
 
+    @hook_config(can_jump_to=["model"])
+    def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
+        """Begin another turn, if messages came while a question waited."""
+        return next_turn(state)
+
+    def _unsettled(
+        self, state: Mapping[str, Any], answered: frozenset[str]
+    ) -> list[ToolCall] | None:
+        records, message = self._records(state), message_id(state["messages"])
+        waits, ran = False, []
+        for call in self._calls(cast(GateState, state)):
+            record = records.get(fingerprint(call, message))
+            if record is None:  # the step that judges, and asks, was not through
+                return []
+            if record["action"] == "proceed" or record.get("approved"):
+                ran.append(call)  # in the step that asked about others: what came of it is lost
+            elif call["id"] not in answered:
+                waits = True
+        return ran if waits else None
+
     def _may_interrupt(self, state: GateState) -> bool:
         if self.interrupt_mode == "batched":
             return bool(self._calls(state))
@@ -209,8 +230,9 @@ class UncertaintyGate(Gate):
         doubtful = [row for row in judged if row[2]["action"] != "proceed"]
         if not doubtful or "jump_to" in update:
             return update
+        later = later_lines(state)
         asked = [
-            (call, self._lines(record, state, call), self._allowed(call))
+            (call, [*self._lines(record, state, call), *later], self._allowed(call))
             for _, call, record in doubtful
         ]
         decisions = review_calls(asked)

@@ -21,8 +21,8 @@ from bayeslora_tool.agents.decision_record import (
     DecisionRecord,
     decision_record,
     failed,
-    marked,
     record_event,
+    with_key,
 )
 from bayeslora_tool.graphs.decision_event import atell, tell
 from bayeslora_tool.policy import Policy
@@ -120,7 +120,7 @@ class BayesLoRATool(BaseTool):
         for text, prediction in zip(texts, checked, strict=True):
             scored = {"prediction": prediction.to_dict(), "failure": None, "latency": latency}
             record = decision_record(text, scored, self.policy)
-            records.append(marked(record, uuid4().hex, self.policy))
+            records.append(with_key(record, uuid4().hex, self.policy))
         return records
 
     @contextmanager

@@ -6,7 +6,7 @@ each answer against the type before it saves it, so a wrong one is refused and m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -86,6 +86,8 @@ def _schema(
     forms: list[Any] = [_may_have(_object(decisions=_tuple(decisions)), "reviewer")]
     if len(asked) == 1:
         forms += decisions[0]["oneOf"]
+    else:  # one answer to all, in the form of an older request
+        forms.append(_tuple([_one_of(_for_all(asked))]))
     forms.append(_tuple(legacy))
     if kind == "clarification":
         forms.insert(0, _WORDS)
@@ -107,6 +109,16 @@ def _legacy(asked: Asked, shown: Any, word: str, kind: DecisionType) -> dict[str
     if args is None:
         args = _object(action={"const": asked.name}, args=_args(asked, shown))
     return _may_have(_object(type={"const": word}, args=args), "reviewer")
+
+
+def _for_all(asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    words = {f"decision_{i}": {"enum": ["approve", "reject"]} for i in range(1, len(asked) + 1)}
+    form = _object(args=_object(**words))
+    return [
+        _object(type={"const": "accept"}, args={}),
+        _object(type={"const": "ignore"}, args={}),
+        _object(type={"const": "edit"}, args=form),
+    ]
 
 
 def _args(asked: Asked, shown: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeGuard
 
+from bayeslora_tool.review.older_request import answer_for_each, same
 from bayeslora_tool.review.requests import ALL_DECISIONS, DecisionType
 
 # Words of the older HumanResponse shape for the same decisions.
@@ -79,6 +80,8 @@ def read_decisions(answer: object, request: Mapping[str, Any]) -> list[Decision]
     if isinstance(answer, Mapping) and "decisions" in answer:
         answer = answer["decisions"]
     given = answer if isinstance(answer, list | tuple) else [answer]
+    if len(given) == 1 < len(asked) and _is_older(given[0]):
+        given = answer_for_each(given[0], request["action_requests"])
     if len(given) != len(asked):
         raise ValueError(f"got {len(given)} decisions; {_expected(asked)}")
     return [_read(one, action, asked, by) for one, action in zip(given, asked, strict=True)]
@@ -132,8 +135,8 @@ def _read(answer: object, action: Asked, asked: Sequence[Asked], by: object) -> 
     if not isinstance(answer, Mapping):
         raise ValueError(f"got {answer!r:.80}; {_expected(asked)}")
     kind, by = answer.get("type"), answer.get("reviewer", by)
-    if isinstance(kind, str) and "args" in answer and kind in LEGACY:
-        answer, kind = _from_legacy(answer), LEGACY[kind]
+    if _is_older(answer):
+        answer, kind = _from_legacy(answer, action), LEGACY[answer["type"]]
     if not isinstance(kind, str) or kind not in action.allowed:
         raise ValueError(f"`type` is {kind!r:.80}; {_expected(asked)}")
     message = answer.get("message")
@@ -148,12 +151,24 @@ def _read(answer: object, action: Asked, asked: Sequence[Asked], by: object) -> 
     return Decision(type=allowed, message=message, args=args, reviewer=by)
 
 
-def _from_legacy(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+def _is_older(answer: object) -> TypeGuard[Mapping[str, Any]]:
+    kind = answer.get("type") if isinstance(answer, Mapping) and "args" in answer else None
+    return isinstance(kind, str) and kind in LEGACY
+
+
+def _from_legacy(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, Any]:
     args = answer["args"]
     if answer["type"] == "edit" and isinstance(args, Mapping):
         action = {"name": args.get("action"), "args": args.get("args")}
         return {"edited_action": action, "message": answer.get("message")}
     # Agent Inbox accepts with the untouched action as `args`.
+    if answer["type"] == "accept" and isinstance(args, Mapping):
+        shown = args.get("args", {})
+        known = isinstance(shown, Mapping) and all(
+            key in asked.args and same(value, asked.args[key]) for key, value in shown.items()
+        )
+        if args.get("action", asked.name) != asked.name or not known:
+            raise ValueError(f"this accepts something else than the {asked.name!r} asked about")
     return {"message": args if isinstance(args, str) else None}
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.quoting import block, unrendered
 from bayeslora_tool.review.messages import MESSAGES
+from bayeslora_tool.review.older_request import older_request
 
 REVIEW_ACTION = "act_on_label"
 """The action of a request that goes to a reviewer; an edit must name it."""
@@ -78,11 +79,13 @@ def ask_about(
 
 
 def hitl_request(*asked: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
-    """LangChain's ``HITLRequest`` about one or more actions, which is answered by position."""
-    return {
-        "action_requests": [action for action, _ in asked],
-        "review_configs": [config for _, config in asked],
-    }
+    """LangChain's ``HITLRequest`` about one or more actions, which is answered by position.
+
+    It has the keys of the older ``HumanInterrupt``, too.
+    """
+    actions, configs = [action for action, _ in asked], [config for _, config in asked]
+    request = {"action_requests": actions, "review_configs": configs}
+    return request | older_request(actions, configs)
 
 
 def tool_approval(
@@ -118,4 +121,6 @@ def asked_again(
         told = said.format(problem=unrendered(problem))
         return {**request, "description": f"{told}\n{request['description']}"}
     first, *others = request["action_requests"]
-    return {**request, "action_requests": [asked_again(first, problem, said), *others]}
+    actions = [asked_again(first, problem, said), *others]
+    older = older_request(actions, request["review_configs"])
+    return {**request, "action_requests": actions, **older}

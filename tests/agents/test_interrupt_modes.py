@@ -98,7 +98,7 @@ class TestBatched:
         self, fake: FakeClassifier, policy: Policy
     ) -> None:
         request = asked(self.desk(fake, policy).say("go"))
-        assert TypeAdapter(HITLRequest).validate_python(request) == request
+        assert request | TypeAdapter(HITLRequest).validate_python(request) == request
         assert [a["args"]["item"] for a in request["action_requests"]] == ["odd a", "odd b"]
         assert [f"| {a['args']['item']}" in a["description"] for a in request["action_requests"]]
         assert len(request["review_configs"]) == 2

@@ -47,7 +47,7 @@ def test_requests_are_langchains_hitl_request(fake: FakeClassifier, policy: Poli
     for thread, text in enumerate(["vague", "odd", "boom"]):
         config = {"configurable": {"thread_id": str(thread)}}
         request = request_of(graph.invoke({"text": text}, config))
-        assert TypeAdapter(HITLRequest).validate_python(request) == request
+        assert request | TypeAdapter(HITLRequest).validate_python(request) == request
 
 
 @every_text

@@ -17,10 +17,11 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import StateGraph
 
-from bayeslora_tool.policy import load_preset
+from bayeslora_tool.policy import Policy, load_preset
 from bayeslora_tool.serving.langgraph_server import create_served_graph
 from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 from tests.conftest import ROOT
+from tests.fakes import make_prediction
 from tests.server_process import LOOPBACK, free_port, offline, running
 
 
@@ -56,6 +57,16 @@ async def test_langgraph_dev_interrupts_and_resumes_over_http(
             (action,) = first["value"]["action_requests"]
             assert action["name"] == "act_on_label"
 
+            # A new text over the question: the question is put again, and the text handed back.
+            kept = await run(input={"text": "This movie was fantastic!"})
+            assert kept["refused"] == ["This movie was fantastic!"]
+            found = await client.threads.get(thread)
+            assert found["status"] == "interrupted"
+            ((first,),) = found["interrupts"].values()
+            (action,) = first["value"]["action_requests"]
+            assert action["args"]["text"] == "I've seen better films"
+            assert "1 new text came" in action["description"]
+
             assert first["response_schema"]["title"] == "review"
             wrong = {"resume": {first["id"]: {"type": "no such decision"}}}
             await run(command=wrong)
@@ -70,6 +81,17 @@ async def test_langgraph_dev_interrupts_and_resumes_over_http(
             assert (await client.threads.get(thread))["status"] == "idle"
             outcome = (await client.threads.get_state(thread))["values"]["outcome"]
             assert (outcome["label"], outcome["decided_by"]) == ("negative", "human")
+
+            for late in ({"type": "reject"}, {again["id"]: {"type": "reject"}}):
+                state = await run(command={"resume": late})
+                assert state["outcome"] == outcome  # changed nothing, and answers nothing later
+            await run(input={"text": "I've seen better films"})
+            assert (await client.threads.get(thread))["status"] == "interrupted"
+
+            for graph in ("escalation", "chat"):
+                schemas = await client.assistants.get_schemas(graph)
+                for kind in ("input_schema", "output_schema", "state_schema"):
+                    assert schemas[kind]["properties"], (graph, kind)
         assert "reached out" not in log.read_text()
         assert "BlockingError" not in log.read_text()
 
@@ -85,6 +107,48 @@ def test_importing_the_served_graph_loads_no_model() -> None:
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "StateGraph", done.stderr
+
+
+def test_every_graph_has_schemas() -> None:
+    from bayeslora_tool.serving.bank_chat import graph as chat
+    from bayeslora_tool.serving.langgraph_server import graph
+
+    for served, key in ((graph.compile(), "text"), (chat, "messages")):
+        assert key in served.get_input_jsonschema()["properties"]
+        assert key in served.get_output_jsonschema()["properties"]
+
+
+async def test_the_chat_asks_about_doubtful_calls_once_and_runs_what_is_approved() -> None:
+    from langgraph.types import Command
+
+    from bayeslora_tool.serving.bank_chat import create_bank_chat
+
+    class Balance:
+        def predict(self, texts: list[str]) -> list[Any]:
+            shares = {"balance": 0.9, "transfer": 0.1}
+            doubt = [0.2 if "odd" in text else 0.001 for text in texts]
+            return [
+                make_prediction(label="balance", variance=v, probabilities=shares) for v in doubt
+            ]
+
+    chat = create_bank_chat(Balance(), Policy(0.8, 0.01), InMemorySaver())
+    on = {"configurable": {"thread_id": "1"}}
+    state = await chat.ainvoke({"messages": [("user", "my balance?")]}, on)
+    assert state["messages"][-1].text == "The balance is 1204."
+    state = await chat.ainvoke({"messages": [("user", "odd: freeze, send 5 to Ada")]}, on)
+    assert len(state["__interrupt__"][0].value["action_requests"]) == 2
+    state = await chat.ainvoke({"messages": [("user", "my balance?")]}, on)
+    assert len(state["__interrupt__"][0].value["action_requests"]) == 2
+    answer = {"decisions": [{"type": "approve"}, {"type": "reject"}]}
+    state = await chat.ainvoke(Command(resume=answer), on)
+    said = [message.text for message in state["messages"]]
+    assert any("The account is frozen" in text for text in said)
+    assert not any("sent to Ada" in text for text in said)
+    assert said[-1] == "The balance is 1204."
+    # A sure label that does not lead to the tool stops it, too.
+    state = await chat.ainvoke({"messages": [("user", "freeze it")]}, on)
+    (action,) = state["__interrupt__"][0].value["action_requests"]
+    assert "reads as 'balance'" in action["description"]
 
 
 def test_an_unknown_preset_stops_the_server_at_once() -> None:
