@@ -177,7 +177,7 @@ class TestPresets:
         [
             (
                 "policy: {tau_conf: 0.5, tau_var: 0.1, tau_vra: 1}",
-                r"unknown key `policy.tau_vra`; valid keys: allow.*tau_conf, tau_novelty, tau_var",
+                r"unknown key `policy.tau_vra`; valid keys: allow.*tau_conf, .*tau_var",
             ),
             ("polcy: {}", r"unknown key `polcy`; valid keys: acts, adapter, policy, scoring"),
             ("policy: {tau_conf: 0.5}", r"missing key `policy.tau_var`"),

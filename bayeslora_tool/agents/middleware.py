@@ -24,7 +24,8 @@ from bayeslora_tool.agents.call_review import (
 )
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, reviewed
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
-from bayeslora_tool.agents.gating import Gate, GateState, Reader, edited_call, hook_config
+from bayeslora_tool.agents.gating import Gate, edited_call, hook_config
+from bayeslora_tool.agents.judging import GateState, Reader
 from bayeslora_tool.agents.put_again import later_lines, next_turn
 from bayeslora_tool.graphs.decision_event import tell, text_marks
 from bayeslora_tool.graphs.question import forget_old_answer
