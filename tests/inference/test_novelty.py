@@ -130,7 +130,7 @@ def test_closes_the_blind_spot_of_zero_variance(tiny_adapter: Any) -> None:
         assert strange.variance < 1e-15
         assert familiar.novelty < 1
         assert strange.novelty == 1
-        policy = Policy(0.0, 0.25, tau_novelty=0.99)
+        policy = Policy(0.0, 0.25, tau_novelty=0.99, tau_foreign=None)
         assert decide(familiar, policy).action == "proceed"
         decision = decide(strange, policy)
         assert decision.action == "escalate"
