@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bayeslora_tool.artifacts.golden_predictions import check_golden
 from bayeslora_tool.artifacts.loading import load_adapter
-from bayeslora_tool.artifacts.manifest import FILE_NAME, Manifest, PosteriorRecord
+from bayeslora_tool.artifacts.manifest import FILE_NAME, Manifest, PosteriorRecord, Sureness
 from bayeslora_tool.inference import sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
@@ -75,6 +75,7 @@ class BayesLoRAClassifier:
         self.manifest = manifest
         self.novelty = novelty
         self.offset = sequential.UNMEASURED  # what `adaptive` starts from; measured at calibration
+        self.sureness: Sureness | None = None  # fitted at calibration
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
@@ -122,7 +123,8 @@ class BayesLoRAClassifier:
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"`temperature` (={value!r}) must be a finite number > 0")
         self.network.temperature = value
-        self.offset = sequential.UNMEASURED  # it was measured at another temperature
+        # They were measured at another temperature.
+        self.offset, self.sureness = sequential.UNMEASURED, None
 
     def scored_by(self, scoring: Scoring | None = None) -> str:
         """Everything a prediction depends on besides its text, in one line.
@@ -141,6 +143,9 @@ class BayesLoRAClassifier:
         if self.network.groups is not None:
             merged = hashlib.sha256(repr(sorted(self.act_of.items())).encode()).hexdigest()[:6]
             parts.append(f"acts {merged}")
+        if self.sureness is not None:
+            fitted = hashlib.sha256(self.sureness.model_dump_json().encode()).hexdigest()[:6]
+            parts.append(f"sureness {fitted}")
         if scoring.estimator in ("monte_carlo", "adaptive"):
             parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
         if scoring.estimator == "adaptive":
@@ -223,6 +228,7 @@ class BayesLoRAClassifier:
             )
             if loaded.manifest.calibration is not None:  # golden predictions come from before it
                 classifier.temperature = loaded.manifest.calibration.temperature
+                classifier.sureness = loaded.manifest.calibration.sureness
                 if not (placement or scope or dropout):  # the noise it was measured with
                     classifier.offset = loaded.manifest.calibration.offset
         return classifier
@@ -364,7 +370,9 @@ class BayesLoRAClassifier:
     def _score(
         self, batch: list[Encoded], scoring: Scoring, policy: Policy | None
     ) -> list[Prediction]:
-        scored = score(self.network, self.novelty, batch, scoring, policy, self.offset)
+        scored = score(
+            self.network, self.novelty, batch, scoring, policy, self.offset, self.sureness
+        )
         moments = scored.moments
         best = moments.mean.argmax(dim=1).tolist()
         scored_by = self.scored_by(scoring)
@@ -384,6 +392,7 @@ class BayesLoRAClassifier:
                 unread=text.unread,
                 novelty=scored.novelty[row],
                 foreign=text.foreign,
+                sureness=scored.sureness[row],
                 scored_by=scored_by,
             )
             for row, (text, k) in enumerate(zip(batch, best, strict=True))

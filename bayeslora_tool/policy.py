@@ -33,13 +33,17 @@ class Policy:
         tau_var: Greatest variance that proceeds, in [0, 0.25]. The scale depends on the adapter,
             its dropout rate and the estimator: take it from ``bayeslora calibrate``.
         on_high_variance: What a variance over ``tau_var`` leads to.
-        on_low_confidence: What a confidence under ``tau_conf`` leads to, if the variance is low.
+        on_low_confidence: What a confidence under ``tau_conf``, or a sureness under ``tau_sure``,
+            leads to, if the variance is low.
         max_clarifications: How often the user is asked before a human is, 0 to 1000.
         tau_novelty: Greatest novelty that proceeds, in [0, 1]; anything farther from the training
             set escalates. None: no such gate.
         tau_foreign: Greatest ``Prediction.foreign`` that proceeds, in [0, 1]; a text whose words
             look more foreign escalates, as in another language, or half in one. An adapter that
             does not know lets all pass. None: no such gate.
+        tau_sure: Least sureness that proceeds, in [0, 1]; beside ``tau_conf``, which is 0 where
+            ``bayeslora calibrate`` found that sureness alone orders better. A prediction without
+            one escalates. None: no such gate.
         allow_unread: Whether a text may proceed of which the model did not read all characters
             (``Prediction.unread``), on what it read; it must have read some. One that was cut for
             its length never proceeds.
@@ -62,6 +66,7 @@ class Policy:
     max_clarifications: Annotated[int, Field(ge=0, le=1000)] = 2
     tau_novelty: Probability | None = None
     tau_foreign: Probability | None = 0.99
+    tau_sure: Probability | None = None
     allow_unread: bool = False
     allow_no_variance: bool = False
     calibrated_for: Annotated[str, Field(max_length=1000)] | None = None
@@ -229,10 +234,10 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     """Route one prediction.
 
     Proceeds iff ``confidence >= tau_conf``, ``variance <= tau_var`` and, where those gates are set,
-    ``novelty <= tau_novelty`` and ``foreign <= tau_foreign``. Fails closed: what has no variance
-    (see ``allow_no_variance``), contradicts itself (see ``prediction.contradiction``), was not read
-    whole (see ``allow_unread``), or was scored otherwise than the thresholds were calibrated for,
-    escalates whatever the thresholds.
+    ``novelty <= tau_novelty``, ``foreign <= tau_foreign`` and ``sureness >= tau_sure``. Fails
+    closed: what has no variance (see ``allow_no_variance``), contradicts itself (see
+    ``prediction.contradiction``), was not read whole (see ``allow_unread``), or was scored
+    otherwise than the thresholds were calibrated for, escalates whatever the thresholds.
     """
     confidence, variance = prediction.confidence, prediction.variance
     if wrong := contradiction(prediction):
@@ -268,18 +273,29 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
             f"The text is {far}, so '{prediction.label}' ({confidence:.3f}) may mean nothing. A "
             f"person must say whether it belongs here.",
         )
+    sureness = math.nan if prediction.sureness is None else prediction.sureness
+    if policy.tau_sure is not None and math.isnan(sureness):
+        return Decision(
+            "escalate",
+            f"How sure '{prediction.label}' ({confidence:.3f}) is was not measured, and the policy "
+            f"asks for a sureness of {policy.tau_sure:.4g}: score with the adapter as calibrated. "
+            f"A person must decide.",
+        )
     steady = unmeasured or variance <= policy.tau_var
-    sure = confidence >= policy.tau_conf
+    confident = confidence >= policy.tau_conf
+    sure = policy.tau_sure is None or sureness >= policy.tau_sure
     seen = (
         f"'{prediction.label}' with confidence {confidence:.3f} "
-        f"({'>=' if sure else '<'} {policy.tau_conf:.4g}) and "
+        f"({'>=' if confident else '<'} {policy.tau_conf:.4g}) and "
     )
     seen += (
         "no variance"
         if unmeasured
         else f"variance {variance:.2g} ({'<=' if steady else '>'} {policy.tau_var:.3g})"
     )
-    if steady and sure:
+    if policy.tau_sure is not None:
+        seen += f", sureness {sureness:.3f} ({'>=' if sure else '<'} {policy.tau_sure:.4g})"
+    if steady and confident and sure:
         return Decision("proceed", f"Sure enough: {seen}.")
     if not steady:
         return Decision(

@@ -42,6 +42,9 @@ class Prediction:
         foreign: Share of ordinary texts whose words look less foreign, in [0, 1]; near 1 in another
             language than the training texts', or half in one. None for an adapter that does not
             know. See ``wording.py``.
+        sureness: Calibrated probability that ``label`` is right and that the text belongs to one
+            of the labels at all, in [0, 1]; None where ``bayeslora calibrate`` fitted none. It
+            depends on the pass without noise alone, whatever the estimator.
         scored_by: Adapter, noise, temperature and estimator in one line. Thresholds calibrated
             for one such line are refused with any other.
     """
@@ -60,6 +63,7 @@ class Prediction:
     unread: float = 0.0
     novelty: float | None = None
     foreign: float | None = None
+    sureness: float | None = None
     scored_by: str = ""
 
     def __post_init__(self) -> None:
@@ -126,7 +130,7 @@ def contradiction(prediction: Prediction, labels: Collection[str] = ()) -> str |
         for name, value, upper in spread
         if not (prediction.estimator in WITHOUT_VARIANCE and math.isnan(value))
     ]
-    for name in ("novelty", "foreign"):
+    for name in ("novelty", "foreign", "sureness"):
         if (share := getattr(prediction, name)) is not None:
             numbers.append((name, share, 1.0))
     for name, value, upper in numbers:
@@ -165,6 +169,7 @@ _PLAIN: Mapping[str, tuple[type, ...]] = {
     "unread": (float, int),
     "novelty": (float, int, type(None)),
     "foreign": (float, int, type(None)),
+    "sureness": (float, int, type(None)),
     "scored_by": (str,),
 }
 

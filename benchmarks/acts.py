@@ -146,7 +146,7 @@ def _gate(clf: Any, policy: Policy, **options: Any) -> UncertaintyGate:
 def calibrated(clf: BayesLoRAClassifier, folder: Path) -> Policy:
     """Thresholds over acts with the promise of the bundled preset, from the validation texts."""
     thresholds = _thresholds(clf, folder, 0.02)
-    return Policy(*thresholds[:2], tau_novelty=thresholds.tau_novelty)
+    return Policy(*thresholds[:2], tau_novelty=thresholds.tau_novelty, tau_sure=thresholds.tau_sure)
 
 
 def _thresholds(clf: BayesLoRAClassifier, folder: Path, target_risk: float) -> Thresholds:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,29 @@ def test_what_cannot_be_trusted_escalates_even_where_doubt_would_clarify(change:
 def test_novelty_is_a_gate_of_its_own(novelty: float | None, action: str) -> None:
     policy = Policy(0.8, 0.01, tau_novelty=0.95)
     assert decide(make_prediction(novelty=novelty), policy).action == action
+
+
+@pytest.mark.parametrize(
+    ("sureness", "action"),
+    [(1.0, "proceed"), (0.9, "proceed"), (0.89, "clarify"), (0.0, "clarify")]
+    + [(value, "escalate") for value in (-0.5, 7.0, INF, -INF, NAN, None)],
+)
+def test_sureness_is_a_gate_of_its_own(sureness: float | None, action: str) -> None:
+    policy = Policy(0.0, 0.01, tau_sure=0.9)
+    assert decide(make_prediction(sureness=sureness), policy).action == action
+    # The others stand beside it.
+    for stricter in (replace(policy, tau_conf=0.95), replace(policy, tau_var=0.0)):
+        assert decide(make_prediction(sureness=sureness), stricter).action != "proceed"
+
+
+def test_a_reason_names_the_sureness_where_it_counts() -> None:
+    policy = Policy(0.0, 0.01, tau_sure=0.9)
+    reasons = [decide(make_prediction(sureness=s), policy).reason for s in (0.95, 0.5, None)]
+    assert "sureness 0.950 (>= 0.9)" in reasons[0]
+    assert "Not sure enough" in reasons[1]
+    assert "sureness 0.500 (< 0.9)" in reasons[1]
+    assert "was not measured" in reasons[2]
+    assert "sureness" not in decide(make_prediction(sureness=0.5), Policy(0.5, 0.01)).reason
 
 
 @pytest.mark.parametrize(
@@ -177,7 +201,7 @@ class TestPresets:
         [
             (
                 "policy: {tau_conf: 0.5, tau_var: 0.1, tau_vra: 1}",
-                r"unknown key `policy.tau_vra`; valid keys: allow.*tau_conf, .*tau_var",
+                r"unknown key `policy.tau_vra`; valid keys: allow.*tau_novelty, tau_sure, tau_var",
             ),
             ("polcy: {}", r"unknown key `polcy`; valid keys: acts, adapter, policy, scoring"),
             ("policy: {tau_conf: 0.5}", r"missing key `policy.tau_var`"),

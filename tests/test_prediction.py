@@ -36,6 +36,8 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"novelty": NAN}, "novelty nan"),
     ({"novelty": 7.0}, "novelty 7.0"),
     ({"novelty": -0.5}, "novelty -0.5"),
+    ({"sureness": NAN}, "sureness nan"),
+    ({"sureness": 1.5}, "sureness 1.5"),
     ({"probabilities": {"yes": 0.9, "no": NAN}}, "the probability of 'no', nan,"),
     ({"probabilities": {"yes": 0.9, "no": 37.0}}, "the probability of 'no', 37.0,"),
     ({"probabilities": {"yes": 0.9, "no": 0.2, "so": -0.1}}, "the probability of 'so', -0.1,"),
@@ -66,7 +68,7 @@ def test_what_contradicts_itself_is_refused_and_escalates_whatever_the_policy(
     senseless = make_prediction(**change)
     with pytest.raises(ValueError, match=f"cannot be trusted: {reason}"):
         check_predictions([make_prediction(), senseless], 2)
-    for policy in (ANYTHING, LAX, replace(ANYTHING, tau_novelty=1.0)):
+    for policy in (ANYTHING, LAX, replace(ANYTHING, tau_novelty=1.0, tau_sure=0.0)):
         decision = decide(senseless, policy)
         assert decision.action == "escalate"
         assert decision.reason.startswith("The score cannot be trusted: ")

@@ -81,21 +81,37 @@ class Offset(_Part):
     unexplained: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Sureness(_Part):
+    """How signals of the pass without noise make the sureness of a text, see ``sureness.py``.
+
+    Weights of the label's log-odds, the energy of the logits and the distance to the training
+    texts, none negative. Fitted at one temperature.
+    """
+
+    intercept: float
+    log_odds: Annotated[float, Field(ge=0)]
+    energy: Annotated[float, Field(ge=0)]
+    distance: Annotated[float, Field(ge=0)]
+
+
 class CalibrationRecord(_Part):
     """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration/adapter.py``.
 
     ``temperature`` divides the logits of every later prediction; ``offset`` is measured at it, for
-    the ``adaptive`` estimator; ``scored_by`` names the scoring
+    the ``adaptive`` estimator; ``sureness`` is fitted at it, too, and None where too few tuning
+    texts were wrong. ``scored_by`` names the scoring
     that the thresholds hold for, ``data_sha256`` the file of labelled texts. ``coverage``,
     ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
     """
 
     temperature: Annotated[float, Field(gt=0)]
     offset: Offset
+    sureness: Sureness | None = None
     scored_by: Annotated[str, Field(max_length=1000)]
     tau_conf: float
     tau_var: float
     tau_novelty: float | None
+    tau_sure: float | None = None
     target_risk: float | None
     max_escalation: float | None
     max_out_of_scope: float | None

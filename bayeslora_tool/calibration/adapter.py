@@ -1,4 +1,4 @@
-"""Calibrates an adapter: temperature, then thresholds with a guarantee.
+"""Calibrates an adapter: temperature and sureness, then thresholds with a guarantee.
 
 Scores the texts and keeps the books; what is promised rests on ``guarantee.py``, what was found is
 written by ``preset_file.py``.
@@ -22,11 +22,13 @@ from bayeslora_tool.artifacts.manifest import CalibrationRecord, Offset
 from bayeslora_tool.calibration.guarantee import calibrate, calibrate_load, split
 from bayeslora_tool.calibration.labelled_texts import check_request
 from bayeslora_tool.calibration.preset_file import Calibrated
+from bayeslora_tool.calibration.sureness import fit_sureness, out_of_fold
 from bayeslora_tool.calibration.thresholds import Floats, Goal, Scores
 from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.inference.estimators import regress
 from bayeslora_tool.inference.sequential import measured_offset
+from bayeslora_tool.inference.sureness import signals
 from bayeslora_tool.policy import Policy, Preset, Scoring, is_foreign
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Advance, Progress, silent
@@ -51,10 +53,10 @@ def calibrate_adapter(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Calibrated:
-    """Fit temperature and offset, and choose thresholds; leaves the classifier at the first two.
+    """Fit temperature, offset and sureness, then choose thresholds; the classifier keeps the fits.
 
-    The temperature is fitted on the tuning texts alone: the testing ones, which the guarantee rests
-    on, have no part in it.
+    All three are fitted on the tuning texts alone: the testing ones, which the guarantee rests on,
+    have no part in them.
 
     Args:
         classifier: Of an adapter with a manifest.
@@ -107,12 +109,20 @@ def calibrate_adapter(
         offset = measure_offset(classifier, measured, advance)
     scorer = classifier if acts is None else classifier.for_acts(acts)
     texts = [*(example.text for example in examples), *out_of_scope]
+    right = [
+        *(scorer.act_of[example.label] for example in examples),
+        *([None] * len(out_of_scope)),
+    ]
+    with progress("fitting the sureness", len(tuning)) as advance:
+        held_out = measure_sureness(
+            scorer, [texts[row] for row in tuning], [right[row] for row in tuning], advance
+        )
+    classifier.sureness = scorer.sureness
     with progress("scoring", len(texts)) as advance:
         predictions = predict_all(scorer, texts, scoring, advance)
-    scores = to_scores(
-        predictions,
-        [*(scorer.act_of[example.label] for example in examples), *([None] * len(out_of_scope))],
-    )
+    scores = to_scores(predictions, right)
+    if scores.sureness is not None and held_out is not None:
+        scores.sureness[tuning] = held_out
     if max_escalation is None:
         result = calibrate(scores, goal, seed=seed)
     else:
@@ -122,10 +132,12 @@ def calibrate_adapter(
     record = CalibrationRecord(
         temperature=classifier.temperature,
         offset=offset,
+        sureness=classifier.sureness,
         scored_by=scored_by,
         tau_conf=thresholds.tau_conf,
         tau_var=thresholds.tau_var,
         tau_novelty=thresholds.tau_novelty,
+        tau_sure=thresholds.tau_sure,
         target_risk=goal.target_risk if max_escalation is None else None,
         max_escalation=max_escalation,
         max_out_of_scope=goal.max_out_of_scope,
@@ -142,6 +154,7 @@ def calibrate_adapter(
         tau_conf=thresholds.tau_conf,
         tau_var=thresholds.tau_var,
         tau_novelty=thresholds.tau_novelty,
+        tau_sure=thresholds.tau_sure,
         calibrated_for=scored_by,
     )
     listed = None if acts is None else {act: sorted(labels) for act, labels in acts.items()}
@@ -151,7 +164,10 @@ def calibrate_adapter(
 
 def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> Scores:
     """Predictions beside the right labels; None marks an out-of-scope text."""
-    novelty = np.array([p.novelty for p in predictions], dtype=float)  # None becomes NaN
+    novelty, sureness = (
+        np.array([getattr(p, name) for p in predictions], dtype=float)  # None becomes NaN
+        for name in ("novelty", "sureness")
+    )
     return Scores(
         confidence=np.array([p.confidence for p in predictions]),
         # No threshold lets a text proceed that was not read whole, or looks foreign.
@@ -159,6 +175,7 @@ def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> 
         novelty=None if np.isnan(novelty).any() else novelty,
         correct=np.array([p.label == label for p, label in zip(predictions, gold, strict=True)]),
         in_scope=np.array([label is not None for label in gold]),
+        sureness=None if np.isnan(sureness).any() else sureness,
     )
 
 
@@ -219,6 +236,44 @@ def measure_offset(
     found = regress(torch.cat(drawn, dim=1), torch.cat(change, dim=1), torch.cat(known))
     classifier.offset = measured_offset(torch.cat(plain), found)
     return classifier.offset
+
+
+def measure_sureness(
+    classifier: BayesLoRAClassifier,
+    texts: Sequence[str],
+    gold: Sequence[str | None],
+    advance: Advance = lambda n: None,
+) -> Floats | None:
+    """Fit how sure the classifier may be of its labels; it says so from here on.
+
+    It holds for this temperature only, and setting another forgets it.
+
+    Args:
+        classifier: To measure.
+        texts: Like those to come.
+        gold: Their right labels, or acts; None where no label fits.
+        advance: Called with the number of texts just done.
+
+    Returns:
+        (n,) The sureness of each text by a fit without it. None, and the classifier has none,
+        where fewer than about ten texts are wrong.
+    """
+    index = {label: i for i, label in enumerate(classifier.labels)}
+    known, right = [], []
+    for start in range(0, len(texts), 256):
+        some = slice(start, start + 256)
+        passed = classifier.passes(texts[some])
+        known.append(signals(passed, classifier.novelty).numpy())
+        found = passed.logits.argmax(dim=1).tolist()
+        right += [
+            label is not None and index[label] == k
+            for label, k in zip(gold[some], found, strict=True)
+        ]
+        advance(len(found))
+    of_texts, is_right = np.concatenate(known), np.array(right)
+    held_out = out_of_fold(of_texts, is_right)
+    classifier.sureness = None if held_out is None else fit_sureness(of_texts, is_right)
+    return held_out
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:

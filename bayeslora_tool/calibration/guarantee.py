@@ -1,15 +1,15 @@
 """Thresholds with a guarantee, from scores of labelled texts. Pure: knows no model and no file.
 
 Learn then Test (Angelopoulos, Bates, Candes, Jordan, Lei 2021, arXiv 2110.01052). The texts are
-split at random. On the first part the gates (tau_var, tau_novelty) and a path of tau_conf, from the
-surest to the loosest, are chosen; on the second part the path is walked (fixed-sequence testing),
-each step by an exact binomial test of
+split at random. On the first part the ordering (by confidence or by sureness), the gates (tau_var,
+tau_novelty) and a path of tau_conf or tau_sure, from the surest to the loosest, are chosen; on the
+second part the path is walked (fixed-sequence testing), each step by an exact binomial test of
 
     H: P(wrong | proceeds) > target,    p = P(Bin(n, target) <= k),
 
 for k wrong among the n that proceed. The walk stops at the first step with p > delta, so the
 probability that any accepted step violates the target is at most delta, whatever was looked at on
-the first part: the choice among all three thresholds costs nothing on the second.
+the first part: the choice among all thresholds costs nothing on the second.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from bayeslora_tool.calibration.thresholds import (
     Thresholds,
     best_path,
     check_share,
+    ordering,
     p_values,
     path_of,
 )
 
 TUNING_SHARE = 1 / 4
 FEWEST = 30  # calibration texts
+GATES = ("variance", "novelty", "sureness")
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ class Result:
     more_labels: int | None = None
 
 
-def calibrate(
-    scores: Scores, goal: Goal, *, seed: int = 0, gates: Sequence[str] = ("variance", "novelty")
-) -> Result:
+def calibrate(scores: Scores, goal: Goal, *, seed: int = 0, gates: Sequence[str] = GATES) -> Result:
     """Thresholds of the greatest coverage that keep the goal with probability >= 1 - delta.
 
     The guarantee is over the draw of the calibration texts. It covers texts drawn independently
@@ -77,7 +77,7 @@ def calibrate(
         scores: Of the calibration texts, which neither trained the adapter nor chose its epoch.
         goal: See :class:`Goal`.
         seed: Of the split.
-        gates: Which gates may be used besides the confidence.
+        gates: Which may be used besides the confidence; "sureness" instead of it.
 
     Raises:
         ValueError: Fewer than 30 texts; a bound on out-of-scope texts without such texts.
@@ -115,7 +115,7 @@ def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed:
     goal = Goal(delta=delta)
     tuning, testing = (scores.take(rows) for rows in split(len(scores), seed))
     accepted = None
-    loosest = Thresholds(0.0)
+    loosest = ordering(tuning, GATES)
     for thresholds in (loosest, *reversed(path_of(tuning, loosest))):
         stopped = int((~thresholds.passed(testing)).sum())
         if stats.binom.cdf(stopped, len(testing), max_escalation) > delta:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -21,6 +21,7 @@ _VAR_GATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _NOVELTY_GATES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
 _STEPS = 400
 _CHANCE = 0.01  # that a gate which tells nothing is taken
+_NEARLY_0 = 1e-9
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Scores:
         confidence: (n,), in [0, 1].
         variance: (n,), in [0, 0.25].
         novelty: (n,), in [0, 1]; None for an adapter that has none.
+        sureness: (n,), in [0, 1]; None where none was fitted. Of a text that it was fitted on, what
+            a fit without that text says.
         correct: (n,); an out-of-scope text is never right.
         in_scope: (n,); False for texts that no label fits.
     """
@@ -40,6 +43,7 @@ class Scores:
     novelty: Floats | None
     correct: Bools
     in_scope: Bools
+    sureness: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -47,21 +51,46 @@ class Scores:
     def take(self, rows: NDArray[np.intp]) -> Scores:
         """Some of the texts."""
         novelty = None if self.novelty is None else self.novelty[rows]
+        sureness = None if self.sureness is None else self.sureness[rows]
         return Scores(
             self.confidence[rows],
             self.variance[rows],
             novelty,
             self.correct[rows],
             self.in_scope[rows],
+            sureness,
         )
 
 
 class Thresholds(NamedTuple):
-    """What a text must reach to proceed; ``tau_novelty`` None is no gate."""
+    """What a text must reach to proceed; ``tau_novelty`` and ``tau_sure`` None are no gates.
+
+    Texts are ordered by sureness where ``tau_sure`` is set, else by confidence; the ``level`` is
+    the threshold of the ordering.
+    """
 
     tau_conf: float
     tau_var: float = 0.25
     tau_novelty: float | None = None
+    tau_sure: float | None = None
+
+    @property
+    def level(self) -> float:
+        """Of the ordering, which a path lowers step by step."""
+        return self.tau_conf if self.tau_sure is None else self.tau_sure
+
+    def at(self, level: float) -> Thresholds:
+        """The same with another level."""
+        if self.tau_sure is None:
+            return Thresholds(level, *self[1:])  # quicker than _replace
+        return Thresholds(*self[:3], level)
+
+    def ranked(self, scores: Scores) -> Floats:
+        """(n,) What the texts are ordered by."""
+        if self.tau_sure is None:
+            return scores.confidence
+        assert scores.sureness is not None
+        return scores.sureness
 
     def passed(self, scores: Scores) -> Bools:
         """(n,) True where a text proceeds, as ``policy.decide`` has it."""
@@ -69,6 +98,9 @@ class Thresholds(NamedTuple):
         if self.tau_novelty is not None:
             assert scores.novelty is not None
             passed = passed & (scores.novelty <= self.tau_novelty)
+        if self.tau_sure is not None:
+            assert scores.sureness is not None
+            passed = passed & (scores.sureness >= self.tau_sure)
         return passed
 
 
@@ -101,11 +133,12 @@ class Goal:
 
 
 def best_path(tuning: Scores, growth: float, goal: Goal, gates: Sequence[str]) -> list[Thresholds]:
-    """The gates that promise the greatest coverage, and tau_conf from surest to loosest."""
+    """The gates that promise the greatest coverage, and the level from surest to loosest."""
+    start = ordering(tuning, gates)
     use_novelty = "novelty" in gates and tuning.novelty is not None
     best: tuple[float, list[Thresholds], Thresholds] | None = None
     for stopped in _NOVELTY_GATES if use_novelty else (0.0,):
-        novelty = Thresholds(0.0, tau_novelty=1 - stopped if stopped else None)
+        novelty = start._replace(tau_novelty=1 - stopped if stopped else None)
         options = [path_of(tuning, novelty)]
         if "variance" in gates:
             expected = _promise(tuning, options[0], growth, goal)[2]
@@ -124,6 +157,33 @@ def best_path(tuning: Scores, growth: float, goal: Goal, gates: Sequence[str]) -
     return best[1]
 
 
+def ordering(tuning: Scores, gates: Sequence[str]) -> Thresholds:
+    """That all texts pass, ordered by what tells the errors of the tuning texts better.
+
+    Sureness must be the likelier of two calibrated scores: the texts' log-likelihood by it, each
+    from a fit without that text, against that of the best logistic function of the confidence. (To
+    count the errors let through at some load says the same, but on a few hundred tuning texts it is
+    chance: see docs/experiments.md.)
+    """
+    if "sureness" not in gates or tuning.sureness is None:
+        return Thresholds(0.0)
+    sign = np.where(tuning.correct, 1.0, -1.0)
+
+    def loss(odds: Floats) -> float:
+        return float(np.logaddexp(0, -sign * odds).mean())
+
+    confidence, sureness = (
+        special.logit(score.clip(_NEARLY_0, 1 - _NEARLY_0))
+        for score in (tuning.confidence, tuning.sureness)
+    )
+    by_confidence = optimize.minimize(
+        lambda line: loss(line[0] + max(line[1], 0.0) * confidence),
+        [0.0, 1.0],
+        method="Nelder-Mead",
+    ).fun
+    return Thresholds(0.0, tau_sure=0.0) if loss(sureness) < by_confidence else Thresholds(0.0)
+
+
 def _with_free_gate(
     tuning: Scores, path: Sequence[Thresholds], expected: Thresholds
 ) -> list[Thresholds]:
@@ -131,12 +191,13 @@ def _with_free_gate(
 
     It stops next to nothing that proceeds, and parts what is unsteady from what is merely unsure.
     """
-    order = np.argsort(-tuning.confidence, kind="stable")
-    gated = path[-1]._replace(tau_conf=-np.inf).passed(tuning)
+    ranked = path[-1].ranked(tuning)
+    order = np.argsort(-ranked, kind="stable")
+    gated = path[-1].at(-np.inf).passed(tuning)
     highest = np.maximum.accumulate(np.where(gated, tuning.variance, 0.0)[order])
     least = float(tuning.variance[expected.passed(tuning)].max(initial=0.0))
-    levels = np.array([thresholds.tau_conf for thresholds in path])
-    n_sure = np.searchsorted(-tuning.confidence[order], -levels, side="right")
+    levels = np.array([thresholds.level for thresholds in path])
+    n_sure = np.searchsorted(-ranked[order], -levels, side="right")
     return [
         step._replace(tau_var=min(2 * max(float(highest[n - 1]), least), 0.25))
         for step, n in zip(path, n_sure, strict=True)
@@ -144,12 +205,12 @@ def _with_free_gate(
 
 
 def _earns(tuning: Scores, gate: Thresholds, before: Thresholds) -> bool:
-    """Whether a further gate stops more errors than a stricter confidence would (sign test).
+    """Whether a further gate stops more errors than a stricter level would (sign test).
 
     Where it does not, chance alone would choose one among many, and cost coverage.
     """
     passed = gate.passed(tuning)
-    ranked = np.where(before._replace(tau_conf=0).passed(tuning), tuning.confidence, -1.0)
+    ranked = np.where(before.at(0.0).passed(tuning), before.ranked(tuning), -1.0)
     equal = np.zeros_like(passed)
     equal[np.argsort(-ranked, kind="stable")[: passed.sum()]] = True
     stopped = int((equal & ~passed & ~tuning.correct).sum())
@@ -177,12 +238,12 @@ def _promise(
 
 
 def path_of(tuning: Scores, gate: Thresholds) -> list[Thresholds]:
-    """``gate`` with tau_conf at quantiles of what passes it, surest first."""
-    confidence = tuning.confidence[gate.passed(tuning)]
-    if not len(confidence):
+    """``gate`` with its level at quantiles of what passes it, surest first."""
+    ranked = gate.ranked(tuning)[gate.passed(tuning)]
+    if not len(ranked):
         return [gate]
-    levels = np.unique(np.quantile(confidence, np.linspace(0, 1, _STEPS)))[::-1]
-    return [Thresholds(level, *gate[1:]) for level in levels.tolist()]  # quicker than _replace
+    levels = np.unique(np.quantile(ranked, np.linspace(0, 1, _STEPS)))[::-1]
+    return [gate.at(level) for level in levels.tolist()]
 
 
 def p_values(
@@ -197,7 +258,8 @@ def p_values(
 
     Args:
         scores: Of the texts that testify.
-        path: Thresholds with one ``tau_novelty``, ``tau_conf`` falling and ``tau_var`` not.
+        path: Thresholds of one ordering with one ``tau_novelty``, the level falling and ``tau_var``
+            not.
         goal: Its parts must all be kept, so the greatest of their p-values counts.
         growth: Pretend that there were so many times more texts with the same shares.
         more_wrong: Pretend that so many more of what proceeds were wrong.
@@ -220,7 +282,7 @@ class _Tally(NamedTuple):
 
 def _tally(scores: Scores, path: Sequence[Thresholds]) -> _Tally:
     # Later steps are looser, so a text that passes one passes all after it.
-    sure = np.searchsorted([-step.tau_conf for step in path], -scores.confidence)
+    sure = np.searchsorted([-step.level for step in path], -path[-1].ranked(scores))
     steady = np.searchsorted([step.tau_var for step in path], scores.variance)
     first = np.maximum(sure, steady)
     ever = path[-1].passed(scores)

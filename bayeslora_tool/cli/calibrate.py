@@ -77,7 +77,9 @@ def calibrate(
 ) -> None:
     """Choose thresholds that keep a promise: "at most 5 % wrong among what proceeds".
 
-    Fits the temperature, then the thresholds of the greatest coverage for which the promise holds
+    Fits the temperature and a sureness (a label is right, and the text belongs here), orders by it
+    if that lets fewer errors through than confidence, then finds the thresholds of the greatest
+    coverage for which the promise holds
     with probability 1 - delta over the draw of the calibration texts (Learn then Test, exact
     binomial tests). It holds for texts drawn from the same source, independently; not after a
     shift, and not if thresholds were chosen on the same texts before. If the promise cannot be
@@ -183,12 +185,14 @@ def _adapter(
     write_calibration(found, find_adapter_folder(adapter), output)
     t = found.result.thresholds
     gate = "" if t.tau_novelty is None else f", novelty <= {t.tau_novelty:.3f}"
+    level = (
+        f"confidence >= {t.tau_conf:.4f}" if t.tau_sure is None else f"sureness >= {t.level:.4f}"
+    )
     _tell(
         found.result,
         promise,
         goal,
-        f"confidence >= {t.tau_conf:.4f}, variance <= {t.tau_var:.3g}{gate}, temperature "
-        f"{classifier.temperature:.3f}",
+        f"{level}, variance <= {t.tau_var:.3g}{gate}, temperature {classifier.temperature:.3f}",
         f"{output} and the adapter's bayeslora.json",
     )
     before = classifier.manifest.calibration if classifier.manifest else None

@@ -117,12 +117,14 @@ class ResultsTable:
         widths = {"text": 0, "label": label, "confidence": 10, "variance": 8 + self.cells}
         if policy.tau_novelty is not None:
             widths["novelty"] = 7
+        if policy.tau_sure is not None:
+            widths["sureness"] = 8
         widths["action"] = 8
 
         def room() -> int:
             return width - 2 * (len(widths) - 1) - sum(widths.values())
 
-        for name in ("novelty", "variance"):
+        for name in ("novelty", "variance", "sureness"):
             if room() < _LEAST_TEXT:
                 widths.pop(name, None)
         self.columns = widths | {"text": max(1, room())}
@@ -146,11 +148,12 @@ class ResultsTable:
     def caption(self) -> str:
         """What proceeds."""
         p = self.policy
-        novelty = "" if p.tau_novelty is None else f", novelty <= {p.tau_novelty:.4g}"
+        gates = "" if p.tau_novelty is None else f", novelty <= {p.tau_novelty:.4g}"
+        gates += "" if p.tau_sure is None else f", sureness >= {p.tau_sure:.4g}"
         middle = " (the middle of the bar)" if self.cells else ""
         return (
             f"[dim]proceed: confidence >= {p.tau_conf:.4g}, variance <= {p.tau_var:.2g}{middle}"
-            f"{novelty}[/]"
+            f"{gates}[/]"
         )
 
     def _part(self) -> Table:
@@ -166,15 +169,18 @@ class ResultsTable:
         prediction, policy = result.prediction, self.policy
         if prediction is None or result.decision is None:
             return {"text": text, "action": coloured("escalate")}
-        far = prediction.novelty
+        far, sureness = prediction.novelty, prediction.sureness
         sure = prediction.confidence >= policy.tau_conf
         near = policy.tau_novelty is None or (far is not None and far <= policy.tau_novelty)
+        passes = policy.tau_sure is None or (sureness or 0.0) >= policy.tau_sure
+        shown = "-" if sureness is None else f"{sureness:.3f}"
         return {
             "text": text,
             "label": _one_line(prediction.label),
             "confidence": f"[{'green' if sure else 'red'}]{prediction.confidence:.3f}[/]",
             "variance": variance_bar(prediction.variance, policy.tau_var, self.cells),
             "novelty": f"[{'green' if near else 'red'}]{'-' if far is None else f'{far:.3f}'}[/]",
+            "sureness": f"[{'green' if passes else 'red'}]{shown}[/]",
             "action": coloured(result.decision.action),
         }
 

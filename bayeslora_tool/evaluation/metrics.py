@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 try:
-    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score, roc_curve
+    from sklearn.metrics import (
+        average_precision_score,
+        brier_score_loss,
+        log_loss,
+        roc_auc_score,
+        roc_curve,
+    )
     from torchmetrics.functional.classification import multiclass_calibration_error
 except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[report]"') from None
@@ -20,6 +26,7 @@ except ImportError as error:
 Floats = NDArray[np.float64]
 BINS = 15
 RISKS = (0.01, 0.02, 0.05)
+FALSE_ALARMS = (0.01, 0.04, 0.05)
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,9 @@ def metrics(evidence: Evidence) -> dict[str, float]:
     """Accuracy, calibration, ranking of errors by each signal, detection of outsiders.
 
     Names are ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``; for each signal ``aurc
-    (signal)``, ``excess_aurc (...)``, ``auroc_error (...)``, ``spearman_error (...)``,
-    ``coverage at 5 % risk (...)``; with outsiders ``auroc_ood (...)``, ``fpr95_ood (...)``.
+    (signal)``, ``augrc (...)``, ``excess_aurc (...)``, ``auroc_error (...)``,
+    ``spearman_error (...)``, ``coverage at 5 % risk (...)``; with outsiders ``auroc_ood (...)``,
+    ``aupr_ood (...)``, ``fpr95_ood (...)``, ``recall_ood at 5 % false alarms (...)``.
     """
     p, gold, wrong = evidence.probabilities, evidence.gold, evidence.wrong
     classes = np.arange(p.shape[1])
@@ -123,6 +131,7 @@ def metrics(evidence: Evidence) -> dict[str, float]:
         area = aurc(doubt, wrong)
         found |= {
             f"aurc ({name})": area,
+            f"augrc ({name})": augrc(doubt, wrong),
             f"excess_aurc ({name})": area - aurc(wrong.astype(float), wrong),
             f"auroc_error ({name})": _auroc(wrong, doubt),
             f"spearman_error ({name})": spearman(doubt, wrong)[0],
@@ -134,7 +143,11 @@ def metrics(evidence: Evidence) -> dict[str, float]:
         is_outside = np.r_[np.zeros(len(inside)), np.ones(len(outside))]
         both = np.r_[inside, outside]
         found[f"auroc_ood ({name})"] = _auroc(is_outside, both)
+        found[f"aupr_ood ({name})"] = float(average_precision_score(is_outside, both))
         found[f"fpr95_ood ({name})"] = fpr_at_95(is_outside, both)
+        for share in FALSE_ALARMS:
+            recall = recall_at(is_outside, both, share)
+            found[f"recall_ood at {share:.0%} false alarms ({name})"] = recall
     return found
 
 
@@ -189,6 +202,17 @@ def aurc(doubt: Floats, wrong: NDArray[np.bool_]) -> float:
     return float((np.interp(each, counts, errors) / each).mean())
 
 
+def augrc(doubt: Floats, wrong: NDArray[np.bool_]) -> float:
+    """Area under the generalized risk-coverage curve (Traub et al. 2024, arXiv 2407.01032).
+
+    The mean over all n loads of the errors let through, as a share of all texts; within ties they
+    grow evenly. Unlike :func:`aurc` it does not weigh the errors of the surest few most.
+    """
+    coverage, risk = risk_coverage(doubt, wrong)
+    each = np.arange(1, len(doubt) + 1) / len(doubt)
+    return float(np.interp(each, np.r_[0.0, coverage], np.r_[0.0, coverage * risk]).mean())
+
+
 def coverage_at_risk(doubt: Floats, wrong: NDArray[np.bool_], risk: float) -> float:
     """Greatest coverage at which the observed selective risk is at most ``risk``."""
     coverage, found = risk_coverage(doubt, wrong)
@@ -200,6 +224,12 @@ def fpr_at_95(positive: Floats, score: Floats) -> float:
     """False positive rate at the first threshold that finds 95 % of the positives."""
     fpr, tpr, _ = roc_curve(positive, score, drop_intermediate=False)
     return float(fpr[np.argmax(tpr >= 0.95)])
+
+
+def recall_at(positive: Floats, score: Floats, false_alarms: float) -> float:
+    """Greatest share of the positives found at a false positive rate of at most this."""
+    fpr, tpr, _ = roc_curve(positive, score, drop_intermediate=False)
+    return float(tpr[fpr <= false_alarms].max())
 
 
 def spearman(doubt: Floats, wrong: NDArray[np.bool_] | Floats) -> tuple[float, float]:

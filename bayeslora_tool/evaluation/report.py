@@ -80,13 +80,15 @@ def evaluate_adapter(
     right = [classifier.act_of[e.label] for e in examples]
     gold = np.array([labels[act] for act in right])
     scoring, temperature = preset.scoring, classifier.temperature
+    fitted = classifier.offset, classifier.sureness
     inside = predict_all(classifier, texts, scoring, progress)
     strangers = predict_all(classifier, outside, scoring, progress)
     classifier.temperature = 1.0
     try:
         raw = predict_all(classifier, texts, replace(scoring, estimator="deterministic"), progress)
     finally:
-        classifier.temperature = temperature
+        classifier.temperature = temperature  # forgets both
+        classifier.offset, classifier.sureness = fitted
     evidence = Evidence(
         _matrix(inside), gold, _doubts(inside), _doubts(strangers) if strangers else {}
     )
@@ -129,6 +131,7 @@ def _doubts(predictions: Sequence[Prediction]) -> dict[str, Floats]:
         "entropy": np.array([p.entropy for p in predictions]),
         "mutual information": np.array([p.mutual_information for p in predictions]),
         "novelty": np.array([p.novelty for p in predictions], dtype=float),
+        "1 - sureness": 1 - np.array([p.sureness for p in predictions], dtype=float),
     }
     return {name: values for name, values in doubts.items() if not np.isnan(values).any()}
 
@@ -136,23 +139,26 @@ def _doubts(predictions: Sequence[Prediction]) -> dict[str, Floats]:
 def _describe(preset: Preset) -> str:
     p = preset.policy
     gate = "" if p.tau_novelty is None else f", novelty <= {p.tau_novelty:.3g}"
+    gate += "" if p.tau_sure is None else f", sureness >= {p.tau_sure:.3g}"
     return f"confidence >= {p.tau_conf:.4g}, variance <= {p.tau_var:.3g}{gate}"
 
 
 def what_each_gate_buys(scores: Scores, preset: Preset) -> list[dict[str, Any]]:
-    """Coverage and risk with the confidence alone, then with each further gate of the policy.
+    """Coverage and risk with the policy's ordering alone, then with each further gate of it.
 
-    ``gain`` is the share of all texts that proceeds over what the confidence alone would let
-    through at the same share of errors, outsiders counted as such: what the gates are worth, since
-    a stricter tau_conf would lower the risk too.
+    The ordering is by sureness where ``tau_sure`` is set, else by confidence. ``gain`` is the share
+    of all texts that proceeds over what the confidence alone would let through at the same share of
+    errors, outsiders counted as such: what the gates are worth, since a stricter tau_conf would
+    lower the risk too.
     """
     p = preset.policy
-    steps = [
-        ("confidence alone", Thresholds(p.tau_conf)),
-        ("+ variance", Thresholds(p.tau_conf, p.tau_var)),
-    ]
+    alone = Thresholds(p.tau_conf)
+    if p.tau_sure is not None and scores.sureness is not None:
+        alone = alone._replace(tau_sure=p.tau_sure)
+    name = "confidence alone" if alone.tau_sure is None else "sureness alone"
+    steps = [(name, alone), ("+ variance", alone._replace(tau_var=p.tau_var))]
     if p.tau_novelty is not None and scores.novelty is not None:
-        steps.append(("+ novelty", Thresholds(p.tau_conf, p.tau_var, p.tau_novelty)))
+        steps.append(("+ novelty", steps[-1][1]._replace(tau_novelty=p.tau_novelty)))
     rows = []
     for name, thresholds in steps:
         passed = thresholds.passed(scores)
@@ -255,6 +261,8 @@ def _figures(
 
 def _point(scores: Scores, preset: Preset, evidence: Evidence) -> tuple[float, float]:
     p = preset.policy
-    gate = None if scores.novelty is None else p.tau_novelty
-    passed = Thresholds(p.tau_conf, p.tau_var, gate).passed(scores)[: len(evidence.gold)]
+    novelty = None if scores.novelty is None else p.tau_novelty
+    sure = None if scores.sureness is None else p.tau_sure
+    thresholds = Thresholds(p.tau_conf, p.tau_var, novelty, sure)
+    passed = thresholds.passed(scores)[: len(evidence.gold)]
     return float(passed.mean()), float(evidence.wrong[passed].mean()) if passed.any() else 0.0

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
@@ -37,20 +38,17 @@ class Pass(NamedTuple):
     """One pass without noise over B texts, in float64 on the CPU."""
 
     logits: Tensor  # (B, C), divided by the temperature; logarithms of groups' probabilities
-    middle: Tensor  # (B, d), mean of the tokens in the middle hidden state
-    tokens: Tensor  # (B, d), and in the last one
+    features: Tensor  # (B, d), means of the tokens at norm 1, averaged over the hidden states
     head: Tensor  # (B, d'), what the classification head reads
+    energy: (
+        Tensor  # (B,), log of the sum of the logits' exponentials, before temperature and groups
+    )
     lengths: Tensor  # (B,), in tokens
 
     @property
     def probabilities(self) -> Tensor:
         """(B, C)."""
         return self.logits.softmax(dim=-1)
-
-    @property
-    def features(self) -> dict[str, Tensor]:
-        """The views of ``novelty.py``, by name."""
-        return {"middle": self.middle, "tokens": self.tokens, "head": self.head}
 
 
 class Linearized(NamedTuple):
@@ -134,14 +132,13 @@ class Network:
         lengths = torch.tensor([len(text.ids) for text in batch], device=self.device)
         states = output.hidden_states  # of each layer (B, L, d)
         kept = torch.arange(states[0].shape[1], device=self.device) < lengths[:, None]
-        middle, tokens = (
-            (state * kept[..., None]).sum(dim=1) / lengths[:, None]
-            for state in (states[len(states) // 2], states[-1])
-        )
+        means = (normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states)
+        features = torch.stack([*means]).mean(dim=0)
         head = fed[-1]
         if head.dim() == 3:  # decoders score every token; the text's last one counts
             head = head[torch.arange(len(batch), device=self.device), lengths - 1]
-        parts = (part.cpu().double() for part in (middle, tokens, head, lengths))
+        energy = output.logits.double().logsumexp(dim=-1)
+        parts = (part.cpu().double() for part in (features, head, energy, lengths))
         return Pass(self._tempered(output.logits), *parts)
 
     def merged(self, groups: Tensor) -> Network:

@@ -6,22 +6,24 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from bayeslora_tool.artifacts.manifest import Offset
+from bayeslora_tool.artifacts.manifest import Offset, Sureness
 from bayeslora_tool.inference import estimators, sequential
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import Moments
 from bayeslora_tool.inference.network import Linearized, Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.sequential import Belief
+from bayeslora_tool.inference.sureness import signals, sure
 from bayeslora_tool.policy import Policy, Scoring
 
 
 class Scored(NamedTuple):
-    """Of B texts: their moments, the draws each took, and their novelty (None: not fitted)."""
+    """Of B texts: their moments, the draws each took, novelty and sureness (None: not fitted)."""
 
     moments: Moments
     n_draws: list[int]
     novelty: list[float | None]
+    sureness: list[float | None]
 
 
 def score(
@@ -31,6 +33,7 @@ def score(
     scoring: Scoring,
     policy: Policy | None,
     offset: Offset,
+    sureness: Sureness | None = None,
 ) -> Scored:
     """Score one batch; ``adaptive`` draws for the ``policy``, and starts from the ``offset``."""
     taken = [0] * len(batch)
@@ -39,7 +42,7 @@ def score(
         passed = network.deterministic(batch)
         moments = estimators.deterministic(passed.probabilities)
     elif scoring.estimator == "monte_carlo":
-        passed = network.deterministic(batch) if novelty else None
+        passed = network.deterministic(batch) if novelty or sureness else None
         draws = network.draw(batch, scoring.seed, range(scoring.n_draws))
         moments = estimators.monte_carlo(draws)
         taken = [scoring.n_draws] * len(batch)
@@ -57,7 +60,16 @@ def score(
         for row, (one, n) in zip(rows, drawn, strict=True):
             moments.put(row, one)
             taken[row] = n
-    return Scored(moments, taken, far)
+    return Scored(moments, taken, far, _sureness(sureness, novelty, passed, len(batch)))
+
+
+def _sureness(
+    model: Sureness | None, novelty: Novelty | None, passed: Pass | None, n_texts: int
+) -> list[float | None]:
+    if model is None or passed is None:
+        return [None] * n_texts
+    found: list[float | None] = sure(model, signals(passed, novelty)).tolist()
+    return found
 
 
 def _percentiles(novelty: Novelty | None, passed: Pass | None, n_texts: int) -> list[float | None]:

@@ -42,6 +42,10 @@ class Classification(BaseModel):
         description="Share of ordinary texts that are nearer to the training texts, in [0, 1]; "
         "null if the adapter does not know."
     )
+    sureness: float | None = Field(
+        description="Calibrated probability that the label is right and the text belongs here, in "
+        "[0, 1]; null if the adapter was not calibrated for it."
+    )
     probabilities: dict[str, float] = Field(
         description=f"The {TOP_K} likeliest labels and their mean probabilities."
     )
@@ -142,6 +146,7 @@ def _classification(
         # JSON has no NaN; that there is none stands in action and reason.
         variance=None if math.isnan(prediction["variance"]) else prediction["variance"],
         novelty=prediction["novelty"],
+        sureness=prediction["sureness"],
         probabilities=dict(likeliest[:TOP_K]),
         **decision,
     )

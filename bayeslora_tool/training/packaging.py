@@ -111,17 +111,15 @@ def fit_adapter_novelty(
     usual = _sample(held_out, USUAL_TEXTS)
     with progress("distances to the training texts", len(kept) + len(usual)) as advance:
 
-        def passes(examples: Sequence[LabelledText]) -> tuple[dict[str, Tensor], Tensor]:
-            features: dict[str, list[Tensor]] = {}
-            lengths = []
+        def passes(examples: Sequence[LabelledText]) -> tuple[Tensor, Tensor]:
+            features, lengths = [], []
             for start in range(0, len(examples), 256):
                 texts = [e.text for e in examples[start : start + 256]]
                 passed = classifier.passes(texts)  # its logits, as wide as there are classes, go
-                for name, found in passed.features.items():
-                    features.setdefault(name, []).append(found)
+                features.append(passed.features)
                 lengths.append(passed.lengths)
                 advance(len(texts))
-            return {name: torch.cat(parts) for name, parts in features.items()}, torch.cat(lengths)
+            return torch.cat(features), torch.cat(lengths)
 
         trained, _ = passes(kept)
         return fit_novelty(trained, labels, *passes(usual))

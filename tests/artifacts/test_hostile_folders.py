@@ -227,23 +227,23 @@ PLAIN: dict[str, Damage] = {
     "weights: very many": weights(lambda w: w.update({f"x{i}": torch.ones(0) for i in range(999)})),
     "weights are a folder": folder_instead(MODEL),
     "novelty is text": text(NOVELTY, "not tensors at all"),
-    "novelty lacks a part": novelty(lambda n: n.pop("middle.means")),
+    "novelty lacks a part": novelty(lambda n: n.pop("means")),
     "novelty lacks the held-out texts": novelty(lambda n: n.pop("held_out")),
-    "novelty of another view": novelty(
-        lambda n: n.update({k.replace("middle", "other"): n.pop(k) for k in [*n] if "." in k})
+    "novelty by view": novelty(
+        lambda n: n.update({f"middle.{k}": n.pop(k) for k in ("means", "usual", "whitening")})
     ),
     "novelty has no texts": novelty(lambda n: n.update(held_out=torch.ones(0))),
     "novelty has no number": novelty(lambda n: n.update(held_out=torch.tensor(1.0))),
     "novelty not in order": novelty(lambda n: n.update(held_out=n["held_out"].flip(0))),
-    "novelty NaN": novelty(lambda n: n["middle.whitening"].fill_(torch.nan)),
+    "novelty NaN": novelty(lambda n: n["whitening"].fill_(torch.nan)),
     "novelty in whole numbers": novelty(lambda n: n.update(held_out=torch.arange(9))),
     "novelty of another width": novelty(
         lambda n: n.update(
-            {"middle.whitening": torch.eye(31), "middle.means": torch.ones(2, 31)}
+            {"whitening": torch.eye(31), "means": torch.ones(2, 31)}
         )
     ),
-    "novelty of other classes": novelty(lambda n: n.update({"middle.means": torch.ones(3, 32)})),
-    "novelty in two shapes": novelty(lambda n: n.update({"middle.usual": torch.ones(3)})),
+    "novelty of other classes": novelty(lambda n: n.update({"means": torch.ones(3, 32)})),
+    "novelty in two shapes": novelty(lambda n: n.update({"usual": torch.ones(3)})),
     "novelty is a folder": folder_instead(NOVELTY),
 }  # fmt: skip
 

@@ -34,6 +34,14 @@ def population(n: int, seed: int, *, outside: float = 0.0, unsteady: float = 1.0
     return Scores(0.5 + ease / 2, variance, novelty, correct, in_scope)
 
 
+def with_sureness(scores: Scores, seed: int, *, knows: bool) -> Scores:
+    """A score that knows strangers, which confidence here does not, or one that knows nothing."""
+    ease = 2 * scores.confidence - 1
+    known = np.where(scores.in_scope, 0.99 - (1 - ease) ** 1.5, 0.02).clip(0.01, 0.99)
+    luck = np.random.default_rng(seed).random(len(scores))
+    return replace(scores, sureness=known if knows else luck)
+
+
 def risk(scores: Scores, thresholds: Thresholds) -> float:
     passed = thresholds.passed(scores)
     return float((~scores.correct[passed]).mean()) if passed.any() else 0.0
@@ -234,12 +242,50 @@ def test_thresholds_agree_with_decide(policy: Any) -> None:
     from bayeslora_tool.policy import Policy, decide
     from tests.fakes import make_prediction
 
-    thresholds = Thresholds(0.8, 0.01, 0.95)
-    values = [0.79, 0.8, 0.81], [0.009, 0.01, 0.011], [0.94, 0.95, 0.96]
-    grid = np.array(np.meshgrid(*values)).reshape(3, -1)
+    thresholds = Thresholds(0.8, 0.01, 0.95, 0.7)
+    values = [0.79, 0.8, 0.81], [0.009, 0.01, 0.011], [0.94, 0.95, 0.96], [0.69, 0.7, 0.71]
+    grid = np.array(np.meshgrid(*values)).reshape(4, -1)
     yes = np.ones(grid.shape[1], bool)
-    passed = thresholds.passed(Scores(*grid, correct=yes, in_scope=yes))
+    passed = thresholds.passed(Scores(*grid[:3], correct=yes, in_scope=yes, sureness=grid[3]))
     policy = Policy(**thresholds._asdict())
-    for (confidence, variance, novelty), expected in zip(grid.T, passed, strict=True):
-        p = make_prediction(confidence=confidence, variance=variance, novelty=novelty)
+    for (confidence, variance, novelty, sureness), expected in zip(grid.T, passed, strict=True):
+        p = make_prediction(
+            confidence=confidence, variance=variance, novelty=novelty, sureness=sureness
+        )
         assert (decide(p, policy).action == "proceed") == expected
+
+
+def test_the_promise_holds_over_redraws_for_sureness_too() -> None:
+    everyone = with_sureness(population(200_000, seed=99, outside=0.1), 0, knows=True)
+    broken = feasible = 0
+    redraws, delta = 200, 0.1
+    for seed in range(redraws):
+        scores = with_sureness(population(1500, seed, outside=0.1), seed, knows=True)
+        result = calibrate(scores, Goal(0.05, delta), seed=seed)
+        assert result.thresholds.tau_sure is not None
+        feasible += result.feasible
+        broken += result.feasible and risk(everyone, result.thresholds) > 0.05
+    assert feasible > redraws / 2
+    assert broken / redraws <= delta + 2 * math.sqrt(delta * (1 - delta) / redraws)
+
+
+def test_sureness_orders_where_it_lets_fewer_errors_through_and_confidence_else() -> None:
+    scores = population(3000, 0, outside=0.1)
+    alone = calibrate(scores, Goal(0.05), gates=())
+    knowing = calibrate(with_sureness(scores, 0, knows=True), Goal(0.05), gates=("sureness",))
+    assert knowing.thresholds.tau_sure is not None
+    assert knowing.thresholds.tau_conf == 0
+    assert knowing.coverage > alone.coverage + 0.1
+    ignorant = with_sureness(scores, 0, knows=False)
+    assert calibrate(ignorant, Goal(0.05), gates=("sureness",)) == alone
+    assert calibrate(with_sureness(scores, 0, knows=True), Goal(0.05), gates=()) == alone
+
+
+def test_a_load_is_capped_by_sureness_too() -> None:
+    scores = with_sureness(population(3000, 0, outside=0.1), 0, knows=True)
+    capped = calibrate_load(scores, max_escalation=0.2, delta=0.1)
+    plain = calibrate_load(replace(scores, sureness=None), max_escalation=0.2, delta=0.1)
+    assert capped.feasible
+    assert capped.thresholds.tau_sure is not None
+    assert capped.risk < plain.risk
+    assert 1 - capped.thresholds.passed(scores).mean() <= 0.2

@@ -27,6 +27,27 @@ def test_aurc_by_hand() -> None:
     assert math.isclose(metrics.aurc(wrong.astype(float), wrong), best)
 
 
+def test_augrc_by_hand() -> None:
+    """Errors at ranks 2 and 4 of four: 0, 1, 1, 2 of four texts let through wrong."""
+    doubt, wrong = np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, True, False, True])
+    assert math.isclose(metrics.augrc(doubt, wrong), (0 + 1 + 1 + 2) / 4 / 4)
+    assert math.isclose(metrics.augrc(wrong * 1.0, wrong), (0 + 0 + 1 + 2) / 4 / 4)
+    assert math.isclose(metrics.augrc(np.zeros(4), wrong), (0.5 + 1 + 1.5 + 2) / 4 / 4)
+
+
+def test_recall_at_false_alarms_by_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    is_outside = (rng.random(300) < 0.3).astype(float)
+    score = rng.integers(0, 40, 300) + 10 * is_outside
+    for share in metrics.FALSE_ALARMS:
+        best = max(
+            (float((score[is_outside == 1] >= t).mean()) for t in score
+             if (score[is_outside == 0] >= t).mean() <= share),
+            default=0.0,
+        )  # fmt: skip
+        assert metrics.recall_at(is_outside, score, share) == pytest.approx(best)
+
+
 def test_ties_make_the_order_of_the_file_irrelevant() -> None:
     rng = np.random.default_rng(0)
     doubt, wrong = rng.integers(0, 4, 100) / 4, rng.random(100) < 0.3

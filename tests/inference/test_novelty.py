@@ -28,44 +28,38 @@ def blobs(n: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_distance_is_mahalanobis_to_the_nearest_class() -> None:
     x, labels = blobs()
-    view = fit_novelty({"middle": x}, labels, {"middle": x}, nine_tokens(x)).views["middle"]
+    novelty = fit_novelty(x, labels, x, nine_tokens(x))
     x = x / x.norm(dim=1, keepdim=True)
     means = [x[labels == c].mean(0) for c in range(3)]
     centred = torch.cat([x[labels == c] - means[c] for c in range(3)]).double().numpy()
     covariance = centred.T @ centred / len(x)
-    covariance = 0.99 * covariance + 0.01 * np.eye(5) * np.diag(covariance).mean()
+    covariance = 0.2 * covariance + 0.8 * np.eye(5) * np.diag(covariance).mean()
     inverse = np.linalg.inv(covariance)
     points = torch.nn.functional.normalize(torch.randn(20, 5), dim=1)
     expected = [min(mahalanobis(p, m, inverse) for m in means) for p in points]
-    np.testing.assert_allclose(view.distance(7 * points), expected, rtol=1e-2)
+    np.testing.assert_allclose(novelty.absolute(7 * points), expected, rtol=1e-2)
 
 
-def test_many_classes_take_the_last_views_and_add_them_up() -> None:
-    features = {"middle": torch.randn(600, 5), "tokens": torch.randn(600, 5),
-                "head": torch.randn(600, 8)}  # fmt: skip
-    lengths = torch.randint(2, 40, (600,)).double()
-    both = fit_novelty(features, torch.arange(600) % 12, features, lengths)
-    assert set(both.views) == {"tokens", "head"}
-    expected = torch.zeros(600, dtype=torch.float64)
-    for name, view in both.views.items():
-        distance = view.distance(features[name]).double()
-        line = linregress(lengths.log().numpy(), distance.log().numpy())
-        expected += distance / (line.intercept + line.slope * lengths.log()).exp()
-    torch.testing.assert_close(both.distance(features, lengths), expected)
-    few = fit_novelty(features, torch.arange(600) % 3, features, lengths)
-    assert set(few.views) == {"middle"}
+def test_distance_counts_in_units_of_what_texts_of_that_length_show() -> None:
+    torch.manual_seed(0)
+    x, lengths = torch.randn(600, 5), torch.randint(2, 40, (600,)).double()
+    novelty = fit_novelty(x, torch.arange(600) % 12, x, lengths)
+    distance = novelty.absolute(x).double()
+    line = linregress(lengths.log().numpy(), distance.log().numpy())
+    expected = distance / (line.intercept + line.slope * lengths.log()).exp()
+    torch.testing.assert_close(novelty.distance(x, lengths).double(), expected)
 
 
 def test_percentile_is_uniform_in_distribution_and_one_far_away() -> None:
     x, labels = blobs(6000)
-    held_out = {"middle": x[3000:4500]}
-    novelty = fit_novelty({"middle": x[:3000]}, labels[:3000], held_out, nine_tokens(x[3000:4500]))
-    inside = novelty.percentile({"middle": x[4500:]}, nine_tokens(x[4500:]))
+    held_out = x[3000:4500]
+    novelty = fit_novelty(x[:3000], labels[:3000], held_out, nine_tokens(held_out))
+    inside = novelty.percentile(x[4500:], nine_tokens(x[4500:]))
     assert abs(float((inside > 0.9).double().mean()) - 0.1) < 0.03
     away = -x[:200].mean(0, keepdim=True)
     one = torch.ones(1)
-    assert novelty.percentile({"middle": away}, one).item() > 0.98
-    assert novelty.percentile({"middle": torch.full((1, 5), torch.nan)}, one).isnan().all()
+    assert novelty.percentile(away, one).item() > 0.98
+    assert novelty.percentile(torch.full((1, 5), torch.nan), one).isnan().all()
 
 
 def test_percentile_means_the_same_at_every_length() -> None:
@@ -73,15 +67,14 @@ def test_percentile_means_the_same_at_every_length() -> None:
     torch.manual_seed(0)
     lengths = torch.tensor([4.0, 16.0, 64.0]).repeat(3000)
     x = torch.cat([torch.randn(9000, 7) / lengths[:, None].sqrt(), torch.full((9000, 1), 30.0)], 1)
-    features, labels = {"middle": x}, torch.zeros(9000, dtype=torch.long)
-    novelty = fit_novelty(features, labels, features, lengths)
+    novelty = fit_novelty(x, torch.zeros(9000, dtype=torch.long), x, lengths)
     for n in (4, 16, 64):
-        of_n = novelty.percentile(features, lengths)[lengths == n]
+        of_n = novelty.percentile(x, lengths)[lengths == n]
         assert abs(float((of_n > 0.9).double().mean()) - 0.1) < 0.05
 
 
 def test_saves_and_loads(tmp_path: Path) -> None:
-    features = {"tokens": torch.randn(600, 5), "head": torch.randn(600, 8)}
+    features = torch.randn(600, 5)
     lengths = torch.randint(2, 40, (600,)).double()
     novelty = fit_novelty(features, torch.arange(600) % 12, features, lengths)
     novelty.save(tmp_path)
@@ -90,17 +83,27 @@ def test_saves_and_loads(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
-    older = {"held_out": torch.ones(3), "middle.means": torch.ones(2, 4)}
+    older = {"held_out": torch.ones(3), "middle.means": torch.ones(2, 4)}  # by view
     save_file(older, tmp_path / "novelty.safetensors")
     with pytest.raises(ValueError, match=r"novelty\.safetensors was fitted by another version"):
         Novelty.load(tmp_path)
 
 
-def test_features_do_not_depend_on_padding(tiny: Any) -> None:
+def test_features_are_the_means_of_all_hidden_states_and_do_not_depend_on_padding(
+    tiny: Any,
+) -> None:
     alone = tiny.passes(["a good film"])
     padded = tiny.passes(["a good film", "a much longer text about a house and a car and a day"])
-    for name, x in alone.features.items():
-        torch.testing.assert_close(x[0], padded.features[name][0], rtol=1e-4, atol=1e-5)
+    for name in ("features", "head", "energy"):
+        x, y = getattr(alone, name)[0], getattr(padded, name)[0]
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+    (text,) = tiny.network.encoder.encode(["a good film"])
+    ids = torch.tensor([text.ids])
+    states = tiny.network.model(input_ids=ids, output_hidden_states=True).hidden_states
+    means = [state[0].mean(0) / state[0].mean(0).norm() for state in states]
+    torch.testing.assert_close(
+        alone.features[0], (sum(means) / len(means)).double(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_head_features_are_what_the_head_reads(tiny: Any) -> None:
@@ -127,7 +130,7 @@ def test_closes_the_blind_spot_of_zero_variance(tiny_adapter: Any) -> None:
         assert strange.variance < 1e-15
         assert familiar.novelty < 1
         assert strange.novelty == 1
-        policy = Policy(0.0, 0.25, tau_novelty=0.99)
+        policy = Policy(0.0, 0.25, tau_novelty=0.99, tau_foreign=None)
         assert decide(familiar, policy).action == "proceed"
         decision = decide(strange, policy)
         assert decision.action == "escalate"

@@ -42,7 +42,8 @@ SERVE_SENTIMENT = [
     "sentiment",
 ]
 HOSTILE = {421: {"Host": "evil.example"}, 403: {"Origin": "http://evil.example"}}
-FIELDS = {"action", "reason", "label", "confidence", "variance", "novelty", "probabilities"}
+FIELDS = {"action", "reason", "label", "confidence", "variance", "novelty", "sureness",
+          "probabilities"}  # fmt: skip
 
 
 async def ask(session: ClientSession, text: Any) -> dict[str, Any]:
@@ -71,7 +72,7 @@ async def test_the_tool_declares_what_it_takes_and_gives(
 
 async def test_the_answer_is_structured_and_stands_in_the_text_too(policy: Policy) -> None:
     labels = {"l0": 0.9} | {f"l{i}": (10 - i) / 450 for i in range(1, 10)}
-    known = make_prediction(label="l0", probabilities=labels, novelty=0.25)
+    known = make_prediction(label="l0", probabilities=labels, novelty=0.25, sureness=0.75)
     server = create_mcp_server(classifier=Answers([known]), policy=policy)
     async with connected(server) as session:  # the client checks answers against the schema
         result = await session.call_tool(NAME, {"text": "hello"})
@@ -85,6 +86,7 @@ async def test_the_answer_is_structured_and_stands_in_the_text_too(policy: Polic
         "confidence": 0.9,
         "variance": 0.001,
         "novelty": 0.25,
+        "sureness": 0.75,
         "probabilities": dict(list(labels.items())[:TOP_K]),
     }
     (block,) = result.content
