@@ -67,9 +67,10 @@ def calibrate(
         Path | None, typer.Option(help="Training file, to warn of texts that recur there.")
     ] = None,
     estimator: Annotated[
-        str, typer.Option(help="What the thresholds shall hold for: linearized or monte_carlo.")
-    ] = "linearized",
-    draws: Annotated[int, typer.Option(help="Draws T of monte_carlo.")] = 20,
+        str,
+        typer.Option(help="What the thresholds shall hold for: adaptive, linearized, monte_carlo."),
+    ] = "adaptive",
+    draws: Annotated[int, typer.Option(help="Draws T of monte_carlo, the most of adaptive.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of draws and of the split.")] = 0,
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,

@@ -6,13 +6,14 @@ Knows no text, no label name, no policy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bayeslora_tool.inference.bert import quick_pass
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import fuse, linearization
@@ -38,7 +39,7 @@ class Pass(NamedTuple):
 
     logits: Tensor  # (B, C), divided by the temperature; logarithms of groups' probabilities
     middle: Tensor  # (B, d), mean of the tokens in the middle hidden state
-    tokens: Tensor  # (B, d), and in the last one
+    tokens: Tensor  # (B, d), and in the last one; NaN where nobody asks for it
     head: Tensor  # (B, d'), what the classification head reads
     lengths: Tensor  # (B,), in tokens
 
@@ -85,6 +86,8 @@ class Network:
         self.temperature = 1.0
         self.groups: Tensor | None = None  # (C,), see merged()
         fuse(self.model, posterior)
+        self.quick = quick_pass(self.model)
+        self.views: Collection[str] = ("middle", "tokens", "head")  # that somebody asks for
         for name, module in self.model.named_modules():
             # PEFT wraps the head, under the name that transformers gave it.
             if isinstance(module, nn.Linear) and {"classifier", "score"} & {*name.split(".")}:
@@ -98,15 +101,36 @@ class Network:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def n_classes(self) -> int:
+        """Of the probabilities that come out: labels, or groups of them."""
+        if self.groups is None:
+            return int(self.model.config.num_labels)
+        return int(self.groups.max()) + 1
+
     def deterministic(self, batch: Sequence[Encoded]) -> Pass:
         """The pass at the posterior mean of the weights (all masks 1)."""
         with torch.inference_mode():
-            return self._pass(batch)
+            return self._pass(batch) if self.quick is None else self._quick_pass(batch)
 
-    def linearize(self, batch: Sequence[Encoded], *, keep: bool = False) -> Linearized:
-        """That pass and one backward pass; ``keep`` the gradients, or only their variance."""
-        with linearization(self.posterior, len(batch), self.device, keep=keep) as noise:
-            passed = self._pass(batch)
+    def linearize(
+        self, batch: Sequence[Encoded], *, keep: bool = False, features: bool = True
+    ) -> Linearized:
+        """That pass and one backward pass.
+
+        Args:
+            batch: Of texts.
+            keep: The gradients, and not only their variance.
+            features: Whether anybody asks for those of the pass.
+        """
+        # Masks that differ from token to token are told by their place in a padded batch.
+        quick = self.quick is not None and self.posterior.scope == "sequence"
+        sizes = torch.tensor([len(text.ids) for text in batch])
+        text_of = torch.arange(len(batch)).repeat_interleave(sizes).to(self.device)
+        with linearization(
+            self.posterior, len(batch), self.device, keep=keep, text_of=text_of if quick else None
+        ) as noise:
+            passed = self._quick_pass(batch, features) if quick else self._pass(batch)
             value = log_odds(passed.probabilities, passed.logits.argmax(dim=1))
             torch.autograd.grad(value.sum(), noise.anchor, allow_unused=True)
         passed = Pass(*(part.detach() for part in passed))
@@ -123,6 +147,17 @@ class Network:
                 logits = self._forward(batch, copies=len(some)).logits
             parts.append(self._tempered(logits).softmax(dim=-1))
         return torch.cat(parts).reshape(len(draws), len(batch), -1)
+
+    def _quick_pass(self, batch: Sequence[Encoded], features: bool = True) -> Pass:
+        assert self.quick is not None
+        last = len(self.quick.blocks)
+        middle = (last + 1) // 2
+        states = {middle, last} if features and "tokens" in self.views else {middle}
+        found = self.quick([text.ids for text in batch], states)
+        lengths = torch.tensor([len(text.ids) for text in batch])
+        unasked = torch.full_like(found.head, torch.nan)
+        parts = (found.means[middle], found.means.get(last, unasked), found.head, lengths)
+        return Pass(self._tempered(found.logits), *(part.cpu().double() for part in parts))
 
     def _pass(self, batch: Sequence[Encoded]) -> Pass:
         fed: list[Tensor] = []
