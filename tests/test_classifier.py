@@ -269,16 +269,17 @@ class TestAdaptive:
         assert "linearization" in first.variance_from
         assert torch.equal(first.moments.variance, again.moments.variance)
 
-    def test_without_a_forecast_the_belief_is_wide_and_all_in_reach_is_linearized(
+    def test_the_wide_belief_without_a_forecast_routes_as_the_linearization(
         self, tiny: Any
     ) -> None:
-        policy = Policy(sorted(p.confidence for p in tiny.predict(TEXTS))[3], 0.001)
-        found = tiny.predict(TEXTS, estimator="adaptive", policy=policy)
-        assert {p.variance_from for p in found} <= {"linearization", "draws"}
-        assert "forecast" in {
-            p.variance_from
-            for p in tiny.predict(TEXTS, estimator="adaptive", policy=Policy(0.0, 0.25))
-        }
+        linear = tiny.predict(TEXTS, estimator="linearized")
+        for tau_conf in sorted(p.confidence for p in linear)[1::2]:
+            policy = Policy(tau_conf - 1e-4, 0.001)
+            found = tiny._predict(TEXTS, Scoring("adaptive", draw_error=0.9), policy)
+            assert [decide(p, policy).action for p in found] == [
+                decide(p, policy).action for p in linear
+            ]
+            assert "linearization" in {p.variance_from for p in found}
 
     def test_a_forecast_over_acts_serves_those_acts_only(self, tiny: Any) -> None:
         merged = tiny.for_acts({"any": list(tiny.labels)[:1]})

@@ -90,7 +90,8 @@ class BertPass:
             n = sum(1 for _ in some)
             stretches.append(_Stretch(start, n, length))
             start += n * length
-        firsts, positions = [], []
+        firsts: list[int] = []
+        positions: list[int] = []
         for s in stretches:
             firsts += range(s.start, s.rows.stop, s.length)
             positions += [*range(s.length)] * s.n_texts
@@ -122,10 +123,10 @@ class BertPass:
         if torch.is_grad_enabled():  # by each module's masks
             q, k, v = (part(some) for part, some in zip(block.three, (asks, x, x), strict=True))
         elif first is None:
-            q, k, v = linear(x, block.weight, block.bias).split(d, dim=1)
+            q, k, v = linear(x, block.weight, block.bias).chunk(3, dim=1)
         else:
             q = linear(asks, block.weight[:d], block.bias[:d])
-            k, v = linear(x, block.weight[d:], block.bias[d:]).split(d, dim=1)
+            k, v = linear(x, block.weight[d:], block.bias[d:]).chunk(2, dim=1)
         parts, text = [], 0
         for s in stretches:
             asking = s.rows if first is None else slice(text, text + s.n_texts)
@@ -171,12 +172,15 @@ def quick_pass(model: nn.Module) -> BertPass | None:
     Args:
         model: In eval mode, as PEFT wraps it.
     """
-    found = next((m for m in model.modules() if type(m) is BertForSequenceClassification), None)
+    found: Any = next(
+        (m for m in model.modules() if type(m) is BertForSequenceClassification), None
+    )
     if found is None or not _known(found):
         return None
     quick = BertPass(found)
     # Whatever this file missed shows in the numbers.
-    texts = [[token % found.config.vocab_size for token in probe] for probe in _PROBES]
+    n_words: int = found.config.vocab_size
+    texts = [[token % n_words for token in probe] for probe in _PROBES]
     n_states = len(quick.blocks) + 1
     with torch.inference_mode():
         for states in (range(n_states), ()):
