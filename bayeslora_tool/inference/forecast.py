@@ -29,7 +29,7 @@ def signals(logits: Tensor) -> Tensor:
     """
     label = logits.argmax(dim=1, keepdim=True)
     others = torch.ones_like(logits, dtype=torch.bool).scatter(1, label, False)
-    rest = logits[others].view(len(logits), logits.shape[1] - 1)
+    rest = logits[others].view(len(logits), logits.shape[1] - 1)  # (B, C - 1)
     odds = log_odds(logits.softmax(dim=1), label[:, 0])
     return torch.stack(
         [
@@ -37,12 +37,17 @@ def signals(logits: Tensor) -> Tensor:
             odds,
             odds.square(),
             entropy(rest.softmax(dim=1)),
-            logits.std(dim=1, correction=0),
+            _spread(logits),
             # Where no other label is, there is no spread.
-            rest.std(dim=1, correction=0).nan_to_num(),
+            _spread(rest) if rest.shape[1] else torch.zeros_like(odds),
         ],
         dim=1,
     )
+
+
+def _spread(x: Tensor) -> Tensor:
+    """(B,) deviation of each row, also of no rows."""
+    return (x - x.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
 
 
 def forecast_belief(logits: Tensor, forecast: Forecast) -> Belief:
