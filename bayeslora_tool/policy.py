@@ -86,8 +86,8 @@ class Scoring:
         estimator: ``adaptive`` makes one pass, linearizes the texts whose route that leaves in
             doubt, and draws for the few that hang in the balance; ``linearized`` takes about two
             passes for each text and has no sampling noise; ``monte_carlo`` draws the adapter
-            ``n_draws`` times; ``deterministic`` makes one pass without noise and has no variance, see
-            ``Policy.allow_no_variance``.
+            ``n_draws`` times; ``deterministic`` makes one pass without noise and has no
+            variance, see ``Policy.allow_no_variance``.
         n_draws: Draws T, 2 to 10,000; of ``adaptive`` the most, >= 3; unused by the other two.
         seed: Of the draws, in [0, 2**63).
         error: Of ``adaptive``: a text is linearized if that would let it proceed where one pass

@@ -224,8 +224,6 @@ def rescoring(
     return rescored
 
 
-
-
 def predict_all(
     classifier: BayesLoRAClassifier, texts: Sequence[str], scoring: Scoring, advance: Advance
 ) -> list[Prediction]:
