@@ -18,14 +18,20 @@ from transformers import PreTrainedTokenizerBase
 
 from bayeslora_tool.artifacts.golden_predictions import check_golden
 from bayeslora_tool.artifacts.loading import load_adapter
-from bayeslora_tool.artifacts.manifest import FILE_NAME, Manifest, PosteriorRecord, Sureness
-from bayeslora_tool.inference import sequential
+from bayeslora_tool.artifacts.manifest import (
+    FILE_NAME,
+    Forecast,
+    Manifest,
+    PosteriorRecord,
+    Sureness,
+)
+from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.network import Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
-from bayeslora_tool.inference.scorer import score
+from bayeslora_tool.inference.scorer import Scored, Stages, score
 from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
 from bayeslora_tool.prediction import Prediction
@@ -50,7 +56,7 @@ class BayesLoRAClassifier:
         labels: Class names, in the order of the logits.
         posterior: Attached to ``model``.
         scoring: What :meth:`predict` does unless told otherwise.
-        policy: Whose thresholds the ``adaptive`` estimator draws for.
+        policy: Whose thresholds the ``adaptive`` estimator works for.
         manifest: The adapter's ``bayeslora.json``, if it has one.
         novelty: Distances to its training set, if they were fitted.
     """
@@ -73,12 +79,13 @@ class BayesLoRAClassifier:
         self.scoring = scoring or Scoring()
         self.policy = policy
         self.manifest = manifest
-        self.novelty = novelty
-        self.offset = sequential.UNMEASURED  # what `adaptive` starts from; measured at calibration
-        self.sureness: Sureness | None = None  # fitted at calibration
+        # What `adaptive` starts from; both are measured at calibration, and sureness is fitted.
+        self.offset, self._forecast = sequential.UNMEASURED, forecast.UNMEASURED
+        self.sureness: Sureness | None = None
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
+        self.novelty = novelty
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._batcher = self._new_batcher()
 
@@ -124,7 +131,25 @@ class BayesLoRAClassifier:
             raise ValueError(f"`temperature` (={value!r}) must be a finite number > 0")
         self.network.temperature = value
         # They were measured at another temperature.
-        self.offset, self.sureness = sequential.UNMEASURED, None
+        self.offset, self._forecast = sequential.UNMEASURED, forecast.UNMEASURED
+        self.sureness = None
+
+    @property
+    def forecast(self) -> Forecast:
+        """What a pass says of the variance; a wide guess unless measured over these acts."""
+        measured = self._forecast
+        return measured if measured.acts == self.acts_fingerprint else forecast.UNMEASURED
+
+    @forecast.setter
+    def forecast(self, value: Forecast) -> None:
+        self._forecast = value
+
+    @property
+    def acts_fingerprint(self) -> str | None:
+        """Of the labels that lead to acts; None over labels."""
+        if self.network.groups is None:
+            return None
+        return hashlib.sha256(repr(sorted(self.act_of.items())).encode()).hexdigest()[:6]
 
     def scored_by(self, scoring: Scoring | None = None) -> str:
         """Everything a prediction depends on besides its text, in one line.
@@ -140,17 +165,16 @@ class BayesLoRAClassifier:
             f"temperature {self.temperature:.6g}",
             scoring.estimator,
         ]
-        if self.network.groups is not None:
-            merged = hashlib.sha256(repr(sorted(self.act_of.items())).encode()).hexdigest()[:6]
-            parts.append(f"acts {merged}")
+        if self.acts_fingerprint is not None:
+            parts.append(f"acts {self.acts_fingerprint}")
         if self.sureness is not None:
             fitted = hashlib.sha256(self.sureness.model_dump_json().encode()).hexdigest()[:6]
             parts.append(f"sureness {fitted}")
         if scoring.estimator in ("monte_carlo", "adaptive"):
             parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
         if scoring.estimator == "adaptive":
-            start = hashlib.sha256(repr(self.offset).encode()).hexdigest()[:6]
-            parts.append(f"error={scoring.error:g} offset {start}")
+            start = hashlib.sha256(repr((self.forecast, self.offset)).encode()).hexdigest()[:6]
+            parts.append(f"error={scoring.error:g},{scoring.draw_error:g} start {start}")
         dtype = next(self.network.model.parameters()).dtype
         return ", ".join(parts if dtype == torch.float32 else [*parts, str(dtype)])
 
@@ -182,7 +206,7 @@ class BayesLoRAClassifier:
             device: None takes CUDA where there is one.
             dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32.
             scoring: Draws, seed and estimator that :meth:`predict` uses unless told otherwise.
-            policy: Whose thresholds the ``adaptive`` estimator draws for.
+            policy: Whose thresholds the ``adaptive`` estimator works for.
 
         Raises:
             FileNotFoundError: Adapter or backbone not found.
@@ -231,6 +255,9 @@ class BayesLoRAClassifier:
                 classifier.sureness = loaded.manifest.calibration.sureness
                 if not (placement or scope or dropout):  # the noise it was measured with
                     classifier.offset = loaded.manifest.calibration.offset
+                    classifier.forecast = (
+                        loaded.manifest.calibration.forecast or forecast.UNMEASURED
+                    )
         return classifier
 
     @classmethod
@@ -277,11 +304,11 @@ class BayesLoRAClassifier:
             n_draws: Draws T, >= 2; for ``adaptive`` the most it takes, >= 3. None takes
                 ``self.scoring``'s, as do the next two.
             seed: Of the draws, >= 0.
-            estimator: ``"linearized"`` (about two passes, no sampling noise), ``"monte_carlo"``
-                (T passes), ``"adaptive"`` (linearized, then draws for texts near a threshold), or
-                ``"deterministic"`` (one pass, no variance). None takes ``"monte_carlo"`` where
-                ``n_draws`` is given and ``self.scoring``'s draws nothing.
-            policy: Whose thresholds ``adaptive`` draws for; None takes ``self.policy``.
+            estimator: ``"adaptive"`` (one pass, and more only for texts whose route that leaves in
+                doubt), ``"linearized"`` (about two passes, no sampling noise), ``"monte_carlo"``
+                (T passes), or ``"deterministic"`` (one pass, no variance). None takes
+                ``"monte_carlo"`` where ``n_draws`` is given and ``self.scoring``'s draws nothing.
+            policy: Whose thresholds ``adaptive`` works for; None takes ``self.policy``.
 
         Returns:
             One prediction a text, in the caller's order. A text's prediction depends on nothing
@@ -353,47 +380,93 @@ class BayesLoRAClassifier:
         policy = policy or self.policy
         if scoring.estimator == "adaptive" and policy is None:
             raise ValueError(
-                "estimator='adaptive' draws until a text's route is settled, so it needs the "
-                "thresholds: pass policy=, here or to from_pretrained"
+                "estimator='adaptive' works until a text's route is settled, so it needs the "
+                "thresholds: pass policy=, here or to from_pretrained, or take from_preset"
             )
         return scoring, policy
+
+    def stages(self, texts: Sequence[str], scoring: Scoring) -> Stages:
+        """The texts after their first pass, to be settled by one policy or several."""
+        encoded = self.network.encoder.encode(texts)
+        return Stages(
+            self.network,
+            self.novelty,
+            encoded,
+            scoring,
+            self.forecast,
+            self.offset,
+            self.sureness,
+            TOKENS_PER_PASS,
+        )
 
     def _predict(
         self, texts: Sequence[str], scoring: Scoring, policy: Policy | None
     ) -> list[Prediction]:
+        if scoring.estimator == "adaptive":
+            assert policy is not None
+            stages = self.stages(texts, scoring)
+            return self._predictions(stages.texts, stages.settle(policy), scoring)
         results: dict[int, Prediction] = {}
         for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS):
-            for text, prediction in zip(batch, self._score(batch, scoring, policy), strict=True):
+            scored = score(self.network, self.novelty, batch, scoring, self.sureness)
+            for text, prediction in zip(
+                batch, self._predictions(batch, scored, scoring), strict=True
+            ):
                 results[text.position] = prediction
         return [results[i] for i in range(len(results))]
 
-    def _score(
-        self, batch: list[Encoded], scoring: Scoring, policy: Policy | None
+    def _predictions(
+        self, texts: Sequence[Encoded], scored: Scored, scoring: Scoring
     ) -> list[Prediction]:
-        scored = score(
-            self.network, self.novelty, batch, scoring, policy, self.offset, self.sureness
-        )
         moments = scored.moments
-        best = moments.mean.argmax(dim=1).tolist()
+        best = moments.mean.argmax(dim=1)
+        column = best[:, None]
         scored_by = self.scored_by(scoring)
+        # Lists at once: element by element a tensor takes its time.
         return [
             Prediction(
                 label=self.labels[k],
-                confidence=float(moments.mean[row, k]),
-                variance=float(moments.variance[row, k]),
-                probabilities=dict(zip(self.labels, moments.mean[row].tolist(), strict=True)),
-                entropy=float(moments.entropy[row]),
-                mutual_information=float(moments.mutual_information[row]),
-                n_draws=scored.n_draws[row],
+                confidence=confidence,
+                variance=variance,
+                probabilities=dict(zip(self.labels, mean, strict=True)),
+                entropy=entropy,
+                mutual_information=mutual_information,
+                n_draws=n_draws,
                 estimator=scoring.estimator,
                 seed=scoring.seed,
                 n_tokens=len(text.ids),
                 truncated=text.truncated,
                 unread=text.unread,
-                novelty=scored.novelty[row],
+                novelty=novelty,
                 foreign=text.foreign,
-                sureness=scored.sureness[row],
+                sureness=sureness,
                 scored_by=scored_by,
+                variance_from=source,
             )
-            for row, (text, k) in enumerate(zip(batch, best, strict=True))
+            for (
+                text,
+                k,
+                confidence,
+                variance,
+                mean,
+                entropy,
+                mutual_information,
+                n_draws,
+                novelty,
+                sureness,
+                source,
+            ) in zip(
+                texts,
+                best.tolist(),
+                moments.mean.gather(1, column)[:, 0].tolist(),
+                moments.variance.gather(1, column)[:, 0].tolist(),
+                moments.mean.tolist(),
+                moments.entropy.tolist(),
+                moments.mutual_information.tolist(),
+                scored.n_draws,
+                scored.novelty,
+                scored.sureness,
+                scored.variance_from,
+                strict=True,
+            )
         ]

@@ -88,20 +88,25 @@ class Scoring:
     """How predictions are computed. Thresholds hold only for the scoring they were chosen with.
 
     Attributes:
-        estimator: ``linearized`` takes about two passes and has no sampling noise; ``monte_carlo``
-            draws the adapter ``n_draws`` times; ``adaptive`` starts linearized and draws for texts
-            whose route draws may still change; ``deterministic`` makes one pass without noise and
-            has no variance, see ``Policy.allow_no_variance``.
+        estimator: ``adaptive`` makes one pass, linearizes the texts whose route that leaves in
+            doubt, and draws for the few that hang in the balance; ``linearized`` takes about two
+            passes for each text and has no sampling noise; ``monte_carlo`` draws the adapter
+            ``n_draws`` times; ``deterministic`` makes one pass without noise and has no
+            variance, see ``Policy.allow_no_variance``.
         n_draws: Draws T, 2 to 10,000; of ``adaptive`` the most, >= 3; unused by the other two.
         seed: Of the draws, in [0, 2**63).
-        error: Of ``adaptive``: a text is drawn until its route is another than that of infinitely
-            many draws with this probability at most, in (0, 1).
+        error: Of ``adaptive``: a text is linearized if that would let it proceed where one pass
+            stops it, or the other way round, with a greater probability than this; in (0, 1). That
+            it stops for another reason may be 20 times as likely.
+        draw_error: Of ``adaptive``: a linearized text is drawn while infinitely many draws would
+            do so with a greater probability than this; in (0, 1). From 0.5 on nothing is drawn.
     """
 
     estimator: Estimator = "linearized"
     n_draws: Annotated[int, Field(ge=2, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     error: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    draw_error: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
     def __post_init__(self) -> None:
         if self.estimator == "adaptive" and self.n_draws < 3:

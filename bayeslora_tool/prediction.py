@@ -29,7 +29,10 @@ class Prediction:
         mutual_information: Entropy of the mean minus the mean entropy of the draws (BALD,
             Houlsby et al. 2011), in nats: the part of the doubt that the adapter's posterior
             causes, in [0, log C]. NaN where the estimator has none.
-        n_draws: How many draws were taken (0 where there is no variance).
+        variance_from: What ``variance``, and with it ``confidence``, rests on: ``draws``, a
+            ``linearization`` (one backward pass), a ``forecast`` (``adaptive`` expects them so from
+            one pass alone, and the text needed no more), or ``none``.
+        n_draws: How many draws were taken (0 where ``variance_from`` is not ``draws``).
         estimator: How the moments were computed.
         seed: Seed of the draws; the same seed and text give the same answer again.
         n_tokens: Tokens that the model read, special tokens included.
@@ -65,6 +68,7 @@ class Prediction:
     foreign: float | None = None
     sureness: float | None = None
     scored_by: str = ""
+    variance_from: str = "draws"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probabilities", MappingProxyType(dict(self.probabilities)))
@@ -171,6 +175,7 @@ _PLAIN: Mapping[str, tuple[type, ...]] = {
     "foreign": (float, int, type(None)),
     "sureness": (float, int, type(None)),
     "scored_by": (str,),
+    "variance_from": (str,),
 }
 
 

@@ -15,7 +15,7 @@ TEXTS = [
 def main() -> None:
     # A preset names an adapter, how to score, and the thresholds that were calibrated for both.
     preset = load_preset("intents")
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    classifier = BayesLoRAClassifier.from_preset(preset)
     for text, prediction in zip(TEXTS, classifier.predict(TEXTS), strict=True):
         decision = decide(prediction, preset.policy)
         print(f"{text!r}\n  {decision.action}: {prediction.label}")

@@ -31,7 +31,7 @@ def obey(messages: list[BaseMessage]) -> AIMessage:
 
 def main() -> None:
     preset = load_preset("intents")
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    classifier = BayesLoRAClassifier.from_preset(preset)
     tool = BayesLoRATool(classifier=classifier, policy=preset.policy)
     model = ScriptedChat(reply=obey)  # or init_chat_model("PROVIDER:MODEL"), see scripted_chat.py
     agent = create_agent(model, [tool])

@@ -32,7 +32,7 @@ def freeze_then_report(messages: list[BaseMessage]) -> AIMessage:
 
 def main() -> None:
     preset = load_preset("cautious")
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    classifier = BayesLoRAClassifier.from_preset(preset)
     acts = {"freeze_account": {"freeze_account", "report_lost_card", "report_fraud"}}
     gate = UncertaintyGate(classifier, preset.policy, acts=acts)
     model = ScriptedChat(reply=freeze_then_report)  # or init_chat_model("PROVIDER:MODEL")

@@ -38,7 +38,7 @@ def main(file: str) -> None:
             return str(db.execute("SELECT answer FROM done WHERE key = ?", [key]).fetchone()[0])
 
     preset = load_preset("cautious")
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    classifier = BayesLoRAClassifier.from_preset(preset)
     builder = create_escalation_graph(classifier=classifier, policy=preset.policy, act=act)
     graph = builder.compile(checkpointer=InMemorySaver())
     with closing(sqlite3.connect(file)) as db:

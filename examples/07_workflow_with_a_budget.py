@@ -24,7 +24,7 @@ def make_step(i: int, name: str) -> Step:
 
 def main() -> None:
     preset = load_preset("cautious")
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    classifier = BayesLoRAClassifier.from_preset(preset)
 
     def run(request: str, max_error_probability: float) -> None:
         builder = create_workflow_graph(

@@ -8,6 +8,7 @@ choice on hundreds. The same on the command line: bayeslora simulate ... --sweep
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -19,13 +20,15 @@ from bayeslora_tool.simulation.simulator import simulate
 
 def main(folder: Path) -> None:
     preset = load_preset("intents")
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    # Scores for many thresholds: not the preset's, which are for its own thresholds alone.
+    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter)
+    policy = replace(preset.policy, calibrated_for=None)
     path = Path(__file__).with_name("scenarios.yaml")
     file = read_scenarios(path, labels=classifier.labels)
     found = simulate(
         file.scenarios,
         classifier=classifier,
-        policies={"intents": preset.policy},
+        policies={"intents": policy},
         reviewer=Reviewer(**file.reviewer),
         prices=Prices(**file.prices),
         sweep=True,

@@ -51,7 +51,7 @@ def fake() -> FakeClassifier:
 def sentiment() -> Any:
     from bayeslora_tool import BayesLoRAClassifier
 
-    return BayesLoRAClassifier.from_pretrained("sentiment")
+    return BayesLoRAClassifier.from_preset("sentiment")
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, Scoring, classifier, decide
-from bayeslora_tool.calibration.adapter import measure_offset
+from bayeslora_tool.calibration.adapter import measure_forecast, measure_offset
 from bayeslora_tool.inference import network
+from bayeslora_tool.inference.forecast import UNMEASURED
 from bayeslora_tool.prediction import Prediction
 
 TEXTS = [
@@ -226,34 +226,87 @@ def test_emoji_and_right_to_left_text_with_the_real_model(sentiment: Any) -> Non
     assert all(0 < p.variance < 0.25 for p in predictions)
 
 
+@pytest.fixture
+def measured(tiny: Any) -> Any:
+    """The tiny classifier, with what one pass foretells of it; forgotten afterwards."""
+    measure_offset(tiny, TEXTS * 6)
+    tiny.forecast = measure_forecast(tiny, TEXTS * 6)
+    yield tiny
+    tiny.temperature = tiny.temperature
+
+
 class TestAdaptive:
-    def test_draws_only_near_a_threshold_and_says_how_often(self, tiny: Any) -> None:
-        linear = tiny.predict(TEXTS, estimator="linearized")
+    def test_each_stage_only_for_texts_that_need_it(self, measured: Any) -> None:
+        linear = measured.predict(TEXTS, estimator="linearized")
         middle = sorted(p.confidence for p in linear)[3]
-        near = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=Policy(middle, 0.25))
-        far = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=Policy(0.0, 0.25))
-        assert [p.n_draws for p in far] == [0] * len(TEXTS)
-        np.testing.assert_allclose([p.variance for p in far], [p.variance for p in linear])
-        assert 0 < max(p.n_draws for p in near) <= 64
-        assert {p.estimator for p in near} == {"adaptive"}
+        settings = {"error": 0.005, "draw_error": 0.005, "n_draws": 64}
+        scoring = Scoring("adaptive", **settings)
 
-    def test_a_measured_offset_moves_what_is_not_drawn_towards_draws(self, tiny: Any) -> None:
-        policy = Policy(0.0, 0.25)
+        def settle(policy: Policy) -> list[Prediction]:
+            stages = measured.stages(TEXTS, scoring)
+            return measured._predictions(stages.texts, stages.settle(policy), scoring)
 
-        def off_the_draws() -> float:
-            found = tiny.predict(TEXTS, estimator="adaptive", policy=policy)
-            return sum(abs(p.variance - q.variance) for p, q in zip(found, drawn, strict=True))
+        assert {p.variance_from for p in settle(Policy(0.0, 0.25))} == {"forecast"}
+        near = settle(Policy(middle, 0.25))
+        kinds = {p.variance_from for p in near}
+        assert "draws" in kinds
+        assert "forecast" in kinds
+        for p, q in zip(near, linear, strict=True):
+            assert (p.n_draws > 0) == (p.variance_from == "draws")
+            if p.variance_from == "linearization":
+                assert same(replace(p, variance_from="", estimator=""),
+                            replace(q, variance_from="", estimator=""))  # fmt: skip
 
-        drawn = tiny.predict(TEXTS, estimator="monte_carlo", n_draws=2000)
-        before = off_the_draws()
-        scored_by = tiny.scored_by(Scoring("adaptive"))
+    def test_what_was_computed_for_one_policy_serves_the_next(
+        self, measured: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        middle = sorted(p.confidence for p in measured.predict(TEXTS))[3]
+        scoring = Scoring("adaptive", draw_error=0.9)
+        stages = measured.stages(TEXTS, scoring)
+        first = stages.settle(Policy(middle, 0.25))
+        monkeypatch.setattr(measured.network, "linearize", None)
+        again = stages.settle(Policy(middle, 0.25))
+        assert "linearization" in first.variance_from
+        assert torch.equal(first.moments.variance, again.moments.variance)
+
+    def test_the_wide_belief_without_a_forecast_routes_as_the_linearization(
+        self, tiny: Any
+    ) -> None:
+        linear = tiny.predict(TEXTS, estimator="linearized")
+        for tau_conf in sorted(p.confidence for p in linear)[1::2]:
+            policy = Policy(tau_conf - 1e-4, 0.001)
+            found = tiny._predict(TEXTS, Scoring("adaptive", draw_error=0.9), policy)
+            assert [decide(p, policy).action for p in found] == [
+                decide(p, policy).action for p in linear
+            ]
+            assert "linearization" in {p.variance_from for p in found}
+
+    def test_a_forecast_over_acts_serves_those_acts_only(self, tiny: Any) -> None:
+        merged = tiny.for_acts({"any": list(tiny.labels)[:1]})
+        merged.forecast = measure_forecast(merged, TEXTS * 6)
+        assert merged.forecast.acts == merged.acts_fingerprint
+        assert merged.forecast != UNMEASURED
+        tiny.forecast = merged.forecast
         try:
-            measure_offset(tiny, TEXTS * 6)
-            assert off_the_draws() < before
-            assert tiny.scored_by(Scoring("adaptive")) != scored_by
+            assert tiny.forecast == UNMEASURED
+            assert tiny.for_acts({"any": list(tiny.labels)[:1]}).forecast == merged.forecast
+            assert tiny.for_acts({"other": list(tiny.labels)[:1]}).forecast == UNMEASURED
         finally:
+            tiny.temperature = tiny.temperature
+
+    def test_what_it_starts_from_is_part_of_the_scoring(self, tiny: Any) -> None:
+        scored_by = tiny.scored_by(Scoring("adaptive"))
+        for measure in (
+            measure_offset,
+            lambda c, t: setattr(c, "forecast", measure_forecast(c, t)),
+        ):
+            measure(tiny, TEXTS * 6)
+            assert tiny.scored_by(Scoring("adaptive")) != scored_by
             tiny.temperature = tiny.temperature  # forgets it
-        assert tiny.scored_by(Scoring("adaptive")) == scored_by
+            assert tiny.scored_by(Scoring("adaptive")) == scored_by
+
+    def test_no_texts(self, tiny: Any) -> None:
+        assert tiny.predict([], estimator="adaptive", policy=Policy(0.9, 0.01)) == []
 
     def test_adaptive_does_not_draw_for_what_the_novelty_gate_stops(self, tiny: Any) -> None:
         middle = sorted(p.confidence for p in tiny.predict(TEXTS))[len(TEXTS) // 2]
@@ -263,7 +316,8 @@ class TestAdaptive:
         stopping = replace(policy, tau_novelty=0.0)
         gated = tiny.predict(TEXTS, estimator="adaptive", n_draws=64, policy=stopping)
         for p, q in zip(free, gated, strict=True):
-            assert q.n_draws == (0 if q.novelty > 0 else p.n_draws)
+            expected = "forecast" if q.novelty > 0 else p.variance_from
+            assert q.variance_from == expected
         assert sum(p.n_draws for p in gated) < sum(p.n_draws for p in free)
 
     def test_without_a_policy_is_an_error_that_says_so(self, tiny: Any) -> None:

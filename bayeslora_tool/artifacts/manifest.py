@@ -94,19 +94,33 @@ class Sureness(_Part):
     distance: Annotated[float, Field(ge=0)]
 
 
+class Forecast(_Part):
+    """What the pass without noise says of the variance of a text's log-odds.
+
+    Its logarithm is normal about a sum of functions of the logits (``inference/forecast.py``) with
+    these ``coefficients``, and has the ``deviation``. ``acts`` is the fingerprint of the acts that
+    it was measured over; None: over labels.
+    """
+
+    coefficients: tuple[float, float, float, float, float, float]
+    deviation: Annotated[float, Field(gt=0)]
+    acts: Annotated[str, Field(max_length=64)] | None = None
+
+
 class CalibrationRecord(_Part):
     """What ``bayeslora calibrate`` found, and all it depends on; see ``calibration/adapter.py``.
 
-    ``temperature`` divides the logits of every later prediction; ``offset`` is measured at it, for
-    the ``adaptive`` estimator; ``sureness`` is fitted at it, too, and None where too few tuning
-    texts were wrong. ``scored_by`` names the scoring
-    that the thresholds hold for, ``data_sha256`` the file of labelled texts. ``coverage``,
-    ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
+    ``temperature`` divides the logits of every later prediction; ``offset`` and ``forecast`` are
+    measured at it, for the ``adaptive`` estimator (None: not measured, and it starts from a wide
+    one), and ``sureness`` is fitted at it (None where too few tuning texts were wrong);
+    ``scored_by`` names the scoring that the thresholds hold for, ``data_sha256`` the file of
+    labelled texts. ``coverage``, ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
     """
 
     temperature: Annotated[float, Field(gt=0)]
     offset: Offset
     sureness: Sureness | None = None
+    forecast: Forecast | None = None
     scored_by: Annotated[str, Field(max_length=1000)]
     tau_conf: float
     tau_var: float

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from bayeslora_tool.artifacts.backbone import sha256
-from bayeslora_tool.artifacts.manifest import CalibrationRecord, Offset
-from bayeslora_tool.calibration.guarantee import calibrate, calibrate_load, split
+from bayeslora_tool.artifacts.manifest import CalibrationRecord, Forecast, Offset
+from bayeslora_tool.calibration.guarantee import Rescored, calibrate, calibrate_load, split
 from bayeslora_tool.calibration.labelled_texts import check_request
 from bayeslora_tool.calibration.preset_file import Calibrated
 from bayeslora_tool.calibration.sureness import fit_sureness, out_of_fold
-from bayeslora_tool.calibration.thresholds import Floats, Goal, Scores
+from bayeslora_tool.calibration.thresholds import Floats, Goal, Scores, Thresholds
 from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.inference.estimators import regress
+from bayeslora_tool.inference.forecast import measured_forecast
 from bayeslora_tool.inference.sequential import measured_offset
 from bayeslora_tool.inference.sureness import signals
 from bayeslora_tool.policy import Policy, Preset, Scoring, is_foreign
@@ -53,10 +55,10 @@ def calibrate_adapter(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Calibrated:
-    """Fit temperature, offset and sureness, then choose thresholds; the classifier keeps the fits.
+    """Fit temperature, offset, sureness and forecast, then choose thresholds.
 
-    All three are fitted on the tuning texts alone: the testing ones, which the guarantee rests on,
-    have no part in them.
+    They are fitted on the tuning texts alone: the testing ones, which the guarantee rests on, have
+    no part in them. The classifier keeps the fits.
 
     Args:
         classifier: Of an adapter with a manifest.
@@ -82,16 +84,13 @@ def calibrate_adapter(
             "train it with `bayeslora train`"
         )
     scoring = scoring or classifier.scoring
-    if scoring.estimator in ("adaptive", "deterministic"):
-        why = {
-            "adaptive": "draws for thresholds that are to be found here first",
-            "deterministic": "has no variance to find a threshold for",
-        }[scoring.estimator]
+    if scoring.estimator == "deterministic":
         raise ValueError(
-            f"estimator {scoring.estimator!r} {why}; calibrate with linearized or monte_carlo"
+            "estimator 'deterministic' has no variance to find a threshold for; calibrate "
+            "with adaptive, linearized or monte_carlo"
         )
     check_request(examples, classifier.labels, goal, max_escalation)
-    tuning, _ = split(len(examples) + len(out_of_scope), seed)
+    tuning, testing = split(len(examples) + len(out_of_scope), seed)
     known = [examples[row] for row in tuning if row < len(examples)]
     if not known:
         raise ValueError(
@@ -118,21 +117,32 @@ def calibrate_adapter(
             scorer, [texts[row] for row in tuning], [right[row] for row in tuning], advance
         )
     classifier.sureness = scorer.sureness
+    with progress("measuring what one pass foretells", len(tuning)) as advance:
+        scorer.forecast = measure_forecast(scorer, [texts[row] for row in tuning], advance)
+    classifier.forecast = scorer.forecast
+    # `adaptive` scores for thresholds: they are chosen by the scores that it comes close to, and
+    # tested on its own.
+    adapts = scoring.estimator == "adaptive"
+    beforehand = replace(scoring, estimator="linearized") if adapts else scoring
     with progress("scoring", len(texts)) as advance:
-        predictions = predict_all(scorer, texts, scoring, advance)
-    scores = to_scores(predictions, right)
+        scores = to_scores(predict_all(scorer, texts, beforehand, advance), right)
     if scores.sureness is not None and held_out is not None:
         scores.sureness[tuning] = held_out
+    never = scores.variance[testing] >= 1  # see to_scores
+    rescored = rescoring(scorer, scoring, texts, right, testing, never) if adapts else None
     if max_escalation is None:
-        result = calibrate(scores, goal, seed=seed)
+        result = calibrate(scores, goal, seed=seed, rescored=rescored)
     else:
-        result = calibrate_load(scores, max_escalation=max_escalation, delta=goal.delta, seed=seed)
+        result = calibrate_load(
+            scores, max_escalation=max_escalation, delta=goal.delta, seed=seed, rescored=rescored
+        )
     thresholds = result.thresholds
     scored_by = scorer.scored_by(scoring)
     record = CalibrationRecord(
         temperature=classifier.temperature,
         offset=offset,
         sureness=classifier.sureness,
+        forecast=classifier._forecast,
         scored_by=scored_by,
         tau_conf=thresholds.tau_conf,
         tau_var=thresholds.tau_var,
@@ -182,6 +192,57 @@ def to_scores(predictions: Sequence[Prediction], gold: Sequence[str | None]) -> 
 def _never(prediction: Prediction) -> bool:
     foreign = is_foreign(prediction, Policy(tau_conf=0, tau_var=0.25))  # as presets have it
     return bool(prediction.truncated or prediction.unread or foreign)
+
+
+def rescoring(
+    scorer: BayesLoRAClassifier,
+    scoring: Scoring,
+    texts: Sequence[str],
+    right: Sequence[str | None],
+    rows: NDArray[np.intp],
+    never: NDArray[np.bool_],
+) -> Rescored:
+    """How ``adaptive`` scores some of the texts under given thresholds.
+
+    Args:
+        scorer: With its forecast.
+        scoring: The adaptive one.
+        texts: Of which some.
+        right: Their labels, or acts; None where no label fits.
+        rows: Which of the texts.
+        never: (n,) True for those of them that no threshold lets proceed.
+    """
+    stages = scorer.stages([texts[row] for row in rows], scoring)
+    index = {label: i for i, label in enumerate(scorer.labels)}
+    gold = np.array([-1 if right[row] is None else index[right[row]] for row in rows])
+
+    def rescored(thresholds: Thresholds) -> Scores:
+        settled = stages.settle(
+            Policy(
+                # A rounding error over 1 is no threshold.
+                tau_conf=min(max(thresholds.tau_conf, 0.0), 1.0),
+                tau_var=thresholds.tau_var,
+                tau_novelty=thresholds.tau_novelty,
+                tau_sure=thresholds.tau_sure,
+            )
+        )
+        best = settled.moments.mean.argmax(dim=1, keepdim=True)
+        # None becomes NaN.
+        novelty, sureness = (
+            np.array(known, dtype=float) for known in (settled.novelty, settled.sureness)
+        )
+        variance = settled.moments.variance.gather(1, best)[:, 0].numpy()
+        return Scores(
+            confidence=settled.moments.mean.gather(1, best)[:, 0].numpy(),
+            # As in `to_scores`.
+            variance=np.where(never, 1.0, variance),
+            novelty=None if np.isnan(novelty).any() else novelty,
+            correct=best[:, 0].numpy() == gold,
+            in_scope=gold >= 0,
+            sureness=None if np.isnan(sureness).any() else sureness,
+        )
+
+    return rescored
 
 
 def predict_all(
@@ -274,6 +335,28 @@ def measure_sureness(
     held_out = out_of_fold(of_texts, is_right)
     classifier.sureness = None if held_out is None else fit_sureness(of_texts, is_right)
     return held_out
+
+
+def measure_forecast(
+    classifier: BayesLoRAClassifier, texts: Sequence[str], advance: Advance = lambda n: None
+) -> Forecast:
+    """What a pass without noise foretells of the linearized variance.
+
+    It holds for this temperature and these acts only.
+
+    Args:
+        classifier: To measure.
+        texts: Some hundreds, like those to come.
+        advance: Called with the number of texts just done.
+    """
+    network = classifier.network
+    logits, variances = [], []
+    for batch in batches(network.encoder.encode(texts), TOKENS_PER_PASS):
+        linear = network.linearize(batch, features=False)
+        logits.append(linear.passed.logits)
+        variances.append(linear.variance)
+        advance(len(batch))
+    return measured_forecast(torch.cat(logits), torch.cat(variances), classifier.acts_fingerprint)
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.intp]) -> float:

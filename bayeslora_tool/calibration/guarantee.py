@@ -15,8 +15,9 @@ the first part: the choice among all thresholds costs nothing on the second.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ from bayeslora_tool.calibration.thresholds import (
 TUNING_SHARE = 1 / 4
 FEWEST = 30  # calibration texts
 GATES = ("variance", "novelty", "sureness")
+# The scores of the testing texts under given thresholds, where the scoring depends on them.
+Rescored = Callable[[Thresholds], Scores]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,14 @@ class Result:
     more_labels: int | None = None
 
 
-def calibrate(scores: Scores, goal: Goal, *, seed: int = 0, gates: Sequence[str] = GATES) -> Result:
+def calibrate(
+    scores: Scores,
+    goal: Goal,
+    *,
+    seed: int = 0,
+    gates: Sequence[str] = GATES,
+    rescored: Rescored | None = None,
+) -> Result:
     """Thresholds of the greatest coverage that keep the goal with probability >= 1 - delta.
 
     The guarantee is over the draw of the calibration texts. It covers texts drawn independently
@@ -78,6 +88,7 @@ def calibrate(scores: Scores, goal: Goal, *, seed: int = 0, gates: Sequence[str]
         goal: See :class:`Goal`.
         seed: Of the split.
         gates: Which may be used besides the confidence; "sureness" instead of it.
+        rescored: The testing texts as each step of the path finds them; None: as in ``scores``.
 
     Raises:
         ValueError: Fewer than 30 texts; a bound on out-of-scope texts without such texts.
@@ -87,9 +98,15 @@ def calibrate(scores: Scores, goal: Goal, *, seed: int = 0, gates: Sequence[str]
     tuning, testing = (scores.take(rows) for rows in split(len(scores), seed))
     path = best_path(tuning, len(testing) / len(tuning), goal, gates)
 
-    fails = np.flatnonzero(p_values(testing, path, goal) > goal.delta)
-    steps = int(fails[0]) if len(fails) else len(path)
+    if rescored is None:
+        fails = np.flatnonzero(p_values(testing, path, goal) > goal.delta)
+        steps = int(fails[0]) if len(fails) else len(path)
+    else:
+        kept = (p_values(rescored(step), [step], goal)[0] <= goal.delta for step in path)
+        steps = sum(1 for _ in takewhile(bool, kept))
     accepted = path[steps - 1] if steps else None
+    if accepted is not None and rescored is not None:
+        testing = rescored(accepted)
     result = _observed(testing, accepted or path[0], goal, n_tuning=len(tuning))
     if accepted is not None:
         return result
@@ -98,7 +115,14 @@ def calibrate(scores: Scores, goal: Goal, *, seed: int = 0, gates: Sequence[str]
     return replace(best, feasible=False, more_labels=_more_labels(testing, best, goal))
 
 
-def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed: int = 0) -> Result:
+def calibrate_load(
+    scores: Scores,
+    *,
+    max_escalation: float,
+    delta: float,
+    seed: int = 0,
+    rescored: Rescored | None = None,
+) -> Result:
     """The surest thresholds that stop at most a given share of texts, with confidence 1 - delta.
 
     The reviewers' load is capped instead of the risk: whatever does not proceed counts. The path is
@@ -117,10 +141,14 @@ def calibrate_load(scores: Scores, *, max_escalation: float, delta: float, seed:
     accepted = None
     loosest = ordering(tuning, GATES)
     for thresholds in (loosest, *reversed(path_of(tuning, loosest))):
+        if rescored is not None:
+            testing = rescored(thresholds)
         stopped = int((~thresholds.passed(testing)).sum())
         if stats.binom.cdf(stopped, len(testing), max_escalation) > delta:
             break
         accepted = thresholds
+    if rescored is not None:
+        testing = rescored(accepted or loosest)
     result = _observed(testing, accepted or loosest, goal, n_tuning=len(tuning))
     return replace(result, feasible=accepted is not None)
 

@@ -67,9 +67,10 @@ def calibrate(
         Path | None, typer.Option(help="Training file, to warn of texts that recur there.")
     ] = None,
     estimator: Annotated[
-        str, typer.Option(help="What the thresholds shall hold for: linearized or monte_carlo.")
-    ] = "linearized",
-    draws: Annotated[int, typer.Option(help="Draws T of monte_carlo.")] = 20,
+        str,
+        typer.Option(help="What the thresholds shall hold for: adaptive, linearized, monte_carlo."),
+    ] = "adaptive",
+    draws: Annotated[int, typer.Option(help="Draws T of monte_carlo, the most of adaptive.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of draws and of the split.")] = 0,
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -78,9 +79,8 @@ def calibrate(
     """Choose thresholds that keep a promise: "at most 5 % wrong among what proceeds".
 
     Fits the temperature and a sureness (a label is right, and the text belongs here), orders by it
-    if that lets fewer errors through than confidence, then finds the thresholds of the greatest
-    coverage for which the promise holds
-    with probability 1 - delta over the draw of the calibration texts (Learn then Test, exact
+    if that explains the errors better than confidence, then finds the thresholds of the greatest
+    coverage for which the promise holds with probability 1 - delta over the draw of the calibration texts (Learn then Test, exact
     binomial tests). It holds for texts drawn from the same source, independently; not after a
     shift, and not if thresholds were chosen on the same texts before. If the promise cannot be
     kept, it says what can, and exits with 1.
@@ -113,7 +113,7 @@ def calibrate(
             _adapter(adapter, files, output, goal, acts, max_escalation, scoring, base)
             return
         assert decisions is not None
-        if acts is not None or base is not None or scoring != Scoring(seed=seed):
+        if acts is not None or base is not None or (estimator, draws) != ("adaptive", 20):
             raise ValueError("--acts, --base, --estimator and --draws are for --adapter")
         model = decision_classifier(decisions, question)
         _decisions(model, files, output, goal, max_escalation, seed)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out, progress
+
+if TYPE_CHECKING:
+    from bayeslora_tool.policy import Preset
 
 
 def simulate(
@@ -100,10 +103,13 @@ def simulate(
                     f"simulate them one by one"
                 )
         if first.scoring.estimator == "adaptive" and (sweep or len(presets) > 1):
-            raise ValueError(
-                "the adaptive estimator draws only until a text is on one side of its policy's "
-                "thresholds, so its scores serve no other thresholds; use linearized or monte_carlo"
+            # Its scores serve the thresholds that they were made for, and no others.
+            err.print(
+                "[yellow]note:[/] scored linearized instead of adaptive, whose scores are for one "
+                "policy's thresholds only"
             )
+            presets = {name: _linearized(preset) for name, preset in presets.items()}
+            first = next(iter(presets.values()))
         if sweep and output is None:
             raise ValueError("--sweep draws a picture; say where to with --output DIR")
         labelled = scenarios.suffix.lower() in (".tsv", ".csv", ".parquet")
@@ -151,6 +157,15 @@ def simulate(
     out.print(simulation_table(found))
     if files:
         out.print(f"written: {', '.join(map(str, files))}")
+
+
+def _linearized(preset: Preset) -> Preset:
+    """Scored so, with thresholds that do not insist on their own scoring."""
+    return replace(
+        preset,
+        scoring=replace(preset.scoring, estimator="linearized"),
+        policy=replace(preset.policy, calibrated_for=None),
+    )
 
 
 def _either(options: dict[str, float | None], stated: dict[str, float]) -> dict[str, float]:

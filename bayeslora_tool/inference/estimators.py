@@ -30,14 +30,10 @@ class Moments:
     entropy: Tensor
     mutual_information: Tensor
 
-    def take(self, row: int) -> Moments:
-        """One text's moments."""
-        return Moments(**{name: value[row : row + 1] for name, value in vars(self).items()})
-
-    def put(self, row: int, one: Moments) -> None:
-        """Replace one text's moments, in place."""
+    def put(self, rows: list[int], some: Moments) -> None:
+        """Replace the moments of some of the texts, in place."""
         for name, value in vars(self).items():
-            value[row] = getattr(one, name)[0]
+            value[rows] = getattr(some, name)
 
 
 def deterministic(probabilities: Tensor) -> Moments:
@@ -47,7 +43,7 @@ def deterministic(probabilities: Tensor) -> Moments:
         probabilities: (B, C), each row a distribution.
     """
     nothing = torch.full_like(probabilities, torch.nan)
-    return Moments(probabilities, nothing, _entropy(probabilities), nothing[:, 0])
+    return Moments(probabilities, nothing, entropy(probabilities), nothing[:, 0])
 
 
 def monte_carlo(probabilities: Tensor) -> Moments:
@@ -61,13 +57,13 @@ def monte_carlo(probabilities: Tensor) -> Moments:
         probabilities: (T, B, C), each row a distribution.
     """
     mean = probabilities.mean(dim=0)
-    entropy = _entropy(mean)
+    of_mean = entropy(mean)
     return Moments(
         mean=mean,
         variance=probabilities.var(dim=0, correction=0),
-        entropy=entropy,
+        entropy=of_mean,
         # Jensen makes it >= 0; rounding may not.
-        mutual_information=(entropy - _entropy(probabilities).mean(dim=0)).clamp(min=0),
+        mutual_information=(of_mean - entropy(probabilities).mean(dim=0)).clamp(min=0),
     )
 
 
@@ -177,7 +173,7 @@ def logistic_normal(
     return Moments(
         mean=mean,
         variance=(variance_p[:, None] * shares.square()).scatter(1, y, variance_p[:, None]),
-        entropy=_entropy(mean),
+        entropy=entropy(mean),
         # How the rest is shared is fixed here: only the label against the rest is in doubt.
         mutual_information=(_binary_entropy(p) - _binary_entropy(nodes) @ NODE_WEIGHTS).clamp(
             min=0
@@ -190,10 +186,11 @@ def sigmoid_nodes(location: Tensor, variance: Tensor) -> Tensor:
     return torch.sigmoid(location[..., None] + variance.clamp(min=0).sqrt()[..., None] * _NODES)
 
 
-def _entropy(probabilities: Tensor) -> Tensor:
-    entropy: Tensor = -torch.special.xlogy(probabilities, probabilities).sum(dim=-1)
-    return entropy
+def entropy(probabilities: Tensor) -> Tensor:
+    """(...,) in nats, of distributions (..., C)."""
+    nats: Tensor = -torch.special.xlogy(probabilities, probabilities).sum(dim=-1)
+    return nats
 
 
 def _binary_entropy(p: Tensor) -> Tensor:
-    return _entropy(torch.stack([p, 1 - p], dim=-1))
+    return entropy(torch.stack([p, 1 - p], dim=-1))

@@ -113,8 +113,9 @@ class Linearization:
         device: torch.device,
         noise_variance: Mapping[str, Tensor] | None = None,
         keep: bool = False,
+        text_of: Tensor | None = None,
     ) -> None:
-        self.posterior, self.n_texts = posterior, n_texts
+        self.posterior, self.n_texts, self.text_of = posterior, n_texts, text_of
         self.noise_variance = noise_variance
         self.keep = keep
         self.gradients: dict[str, Tensor] = {}
@@ -123,7 +124,11 @@ class Linearization:
 
     def collect(self, module: str, gradient: Tensor) -> None:
         """Add one module's share, from the gradient by its masks at every token: (B, ..., n)."""
-        gradient = gradient.float().reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
+        gradient = gradient.float()
+        if self.text_of is not None and gradient.shape[:-1] == self.text_of.shape:  # (N, n)
+            zeros = gradient.new_zeros(self.n_texts, gradient.shape[-1])
+            gradient = zeros.index_add_(0, self.text_of, gradient)
+        gradient = gradient.reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
         if self.posterior.scope == "sequence":
             gradient = gradient.sum(dim=1, keepdim=True)  # one mask for all tokens
         if self.keep:
@@ -143,6 +148,7 @@ def linearization(
     device: torch.device,
     noise_variance: Mapping[str, Tensor] | None = None,
     keep: bool = False,
+    text_of: Tensor | None = None,
 ) -> Iterator[Linearization]:
     """Within the context a pass of a fused model records how its output depends on each mask.
 
@@ -153,6 +159,8 @@ def linearization(
         noise_variance: Variance of the multiplicative noise, per module of ``posterior.widths`` a
             tensor (n,) or a scalar broadcast to it; None takes dropout's p / (1 - p) throughout.
         keep: Keep the derivatives by the masks, not only the variance.
+        text_of: (N,), the text of each token where texts lie end to end, for masks that a text's
+            tokens share; None: they are padded to (B, L).
 
     Raises:
         ValueError: A module is missing or a tensor does not fit.
@@ -165,7 +173,7 @@ def linearization(
                 raise ValueError(
                     f"`noise_variance` holds {found} for {module}; expected a tensor ({width},)"
                 )
-    noise = Linearization(posterior, n_texts, device, noise_variance, keep)
+    noise = Linearization(posterior, n_texts, device, noise_variance, keep, text_of)
     with activate(noise), torch.enable_grad():
         yield noise
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from bayeslora_tool.inference.bert import quick_pass
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import fuse, linearization
@@ -40,9 +41,7 @@ class Pass(NamedTuple):
     logits: Tensor  # (B, C), divided by the temperature; logarithms of groups' probabilities
     features: Tensor  # (B, d), means of the tokens at norm 1, averaged over the hidden states
     head: Tensor  # (B, d'), what the classification head reads
-    energy: (
-        Tensor  # (B,), log of the sum of the logits' exponentials, before temperature and groups
-    )
+    energy: Tensor  # (B,), log-sum-exp of the logits, before temperature and groups
     lengths: Tensor  # (B,), in tokens
 
     @property
@@ -83,6 +82,7 @@ class Network:
         self.temperature = 1.0
         self.groups: Tensor | None = None  # (C,), see merged()
         fuse(self.model, posterior)
+        self.quick = quick_pass(self.model)
         for name, module in self.model.named_modules():
             # PEFT wraps the head, under the name that transformers gave it.
             if isinstance(module, nn.Linear) and {"classifier", "score"} & {*name.split(".")}:
@@ -96,15 +96,36 @@ class Network:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def n_classes(self) -> int:
+        """Of the probabilities that come out: labels, or groups of them."""
+        if self.groups is None:
+            return int(self.model.config.num_labels)
+        return int(self.groups.max()) + 1
+
     def deterministic(self, batch: Sequence[Encoded]) -> Pass:
         """The pass at the posterior mean of the weights (all masks 1)."""
         with torch.inference_mode():
-            return self._pass(batch)
+            return self._pass(batch) if self.quick is None else self._quick_pass(batch)
 
-    def linearize(self, batch: Sequence[Encoded], *, keep: bool = False) -> Linearized:
-        """That pass and one backward pass; ``keep`` the gradients, or only their variance."""
-        with linearization(self.posterior, len(batch), self.device, keep=keep) as noise:
-            passed = self._pass(batch)
+    def linearize(
+        self, batch: Sequence[Encoded], *, keep: bool = False, features: bool = True
+    ) -> Linearized:
+        """That pass and one backward pass.
+
+        Args:
+            batch: Of texts.
+            keep: The gradients, and not only their variance.
+            features: Whether anybody asks for those of the pass.
+        """
+        # Masks that differ from token to token are told by their place in a padded batch.
+        quick = self.quick is not None and self.posterior.scope == "sequence"
+        sizes = torch.tensor([len(text.ids) for text in batch])
+        text_of = torch.arange(len(batch)).repeat_interleave(sizes).to(self.device)
+        with linearization(
+            self.posterior, len(batch), self.device, keep=keep, text_of=text_of if quick else None
+        ) as noise:
+            passed = self._quick_pass(batch, features) if quick else self._pass(batch)
             value = log_odds(passed.probabilities, passed.logits.argmax(dim=1))
             torch.autograd.grad(value.sum(), noise.anchor, allow_unused=True)
         passed = Pass(*(part.detach() for part in passed))
@@ -121,6 +142,18 @@ class Network:
                 logits = self._forward(batch, copies=len(some)).logits
             parts.append(self._tempered(logits).softmax(dim=-1))
         return torch.cat(parts).reshape(len(draws), len(batch), -1)
+
+    def _quick_pass(self, batch: Sequence[Encoded], features: bool = True) -> Pass:
+        assert self.quick is not None
+        states = range(len(self.quick.blocks) + 1) if features else ()
+        found = self.quick([text.ids for text in batch], states)
+        mean = torch.full_like(found.head, torch.nan)
+        if features:
+            mean = torch.stack([normalize(m, dim=1) for m in found.means.values()]).mean(dim=0)
+        energy = found.logits.double().logsumexp(dim=-1)
+        lengths = torch.tensor([len(text.ids) for text in batch])
+        parts = (part.cpu().double() for part in (mean, found.head, energy, lengths))
+        return Pass(self._tempered(found.logits), *parts)
 
     def _pass(self, batch: Sequence[Encoded]) -> Pass:
         fed: list[Tensor] = []

@@ -2,8 +2,8 @@
 
 The linearization says where a text's log-odds lie and how they spread; many draws say nearly the
 same. How nearly is measured for each adapter (:class:`Offset`), so before the first draw there is
-a belief about both, which draws then sharpen (:class:`Belief`). A text's route is settled when the
-probability that infinitely many draws would route it otherwise is at most the stated error. This
+a belief about both, which draws then sharpen (:class:`Belief`). A text is settled when the
+probability that infinitely many draws would decide otherwise is at most the stated error. This
 may be asked after any number of draws: what a belief says of the truth does not depend on when one
 looks at it, so nothing is paid for looking often.
 """
@@ -47,7 +47,8 @@ LEAST_SD = 0.05  # of a measured offset: a hundred texts cannot show less
 # Moments are computed at so many deviations of a belief, and interpolated in between.
 _AT = torch.linspace(-4, 4, 17, dtype=torch.float64)
 _FINE = torch.linspace(-4, 4, 129, dtype=torch.float64)
-_DENSITY = torch.outer(*[(-_FINE.square() / 2).softmax(dim=0)] * 2).flatten()
+_LINE = (-_FINE.square() / 2).softmax(dim=0)
+_PLANE = torch.outer(_LINE, _LINE).flatten()
 
 
 @dataclass(frozen=True)
@@ -81,33 +82,48 @@ class Belief:
 
     def doubt(self, tau_conf: float, tau_var: float) -> Tensor:
         """(B,) probability that the route is another than the likeliest one."""
+        return 1 - self.shares(tau_conf, tau_var).amax(dim=1)
+
+    def doubt_to_act(self, tau_conf: float, tau_var: float) -> Tensor:
+        """(B,) probability that the likelier of "it proceeds" and "it does not" is wrong."""
+        proceeds, *stops = self.shares(tau_conf, tau_var).unbind(dim=1)
+        return 1 - torch.maximum(proceeds, sum(stops, torch.zeros_like(proceeds)))
+
+    def shares(self, tau_conf: float, tau_var: float) -> Tensor:
+        """(B, 3) probabilities of the routes: proceed, unsure, unsteady.
+
+        What is not a number is likely nowhere, and so in doubt.
+        """
         far = torch.tensor([-4.0, 0.0, 4.0], dtype=torch.float64)
         corners = _routes(*self._moments_at(far), tau_conf, tau_var).flatten(1)
         close = (corners != corners[:, :1]).any(dim=1)
-        doubt = torch.zeros_like(self.location)
-        # Not a number is close to nothing, and in doubt.
-        doubt[~self.location.isfinite() | ~self.log_variance.isfinite()] = 1.0
+        shares = torch.nn.functional.one_hot(corners[:, 0], 3).to(self.location)
+        shares[~self.location.isfinite() | ~self.log_variance.isfinite()] = 0.0
         if close.any():
             p, variance = self.take(close)._moments_at(_AT)
             # On these scales both are nearly straight from one point to the next.
             tiny = torch.finfo(p.dtype).tiny
             scaled = torch.stack([torch.logit(p, eps=1e-15), variance.clamp(min=tiny).log()], dim=1)
-            fine = interpolate(
-                scaled, (len(_FINE), len(_FINE)), mode="bilinear", align_corners=True
-            )
+            one_way = p.shape[1] == 1  # the location is known
+            size = (1 if one_way else len(_FINE), len(_FINE))
+            fine = interpolate(scaled, size, mode="bilinear", align_corners=True)
             thresholds = torch.tensor([tau_conf, tau_var], dtype=torch.float64)
             sure = fine[:, 0] >= thresholds[0].logit()
             steady = fine[:, 1] <= thresholds[1].log()
+            density = _LINE if one_way else _PLANE
             is_steady, proceeds = (
-                part.flatten(1).double() @ _DENSITY for part in (steady, steady & sure)
+                part.flatten(1).double() @ density for part in (steady, steady & sure)
             )
-            shares = torch.stack([proceeds, is_steady - proceeds, 1 - is_steady])
-            doubt[close] = 1 - shares.amax(dim=0)
-        return doubt
+            shares[close] = torch.stack([proceeds, is_steady - proceeds, 1 - is_steady], dim=1)
+        return shares
 
     def _moments_at(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of p_y, (B, L, V) each, so many deviations off the centre."""
-        location = self.location[:, None] + self.location_sd[:, None] * at
+        """Mean and variance of p_y, (B, L, V) each, so many deviations off the centre.
+
+        L is 1 where no location has a deviation.
+        """
+        across = at if self.location_sd.any() else torch.zeros(1, dtype=at.dtype)
+        location = self.location[:, None] + self.location_sd[:, None] * across
         log_variance = self.log_variance[:, None] + self.log_variance_sd[:, None] * at
         nodes = sigmoid_nodes(location[:, :, None], log_variance.exp()[:, None, :])
         p = nodes @ NODE_WEIGHTS
@@ -120,53 +136,58 @@ def _routes(p: Tensor, variance: Tensor, tau_conf: float, tau_var: float) -> Ten
 
 
 def linearized_belief(probabilities: Tensor, log_odds_variance: Tensor, offset: Offset) -> Belief:
-    """Before any draw.
+    """Before any draw: at the linearized moments, with what draws are known to differ by.
 
     Args:
         probabilities: (B, C), of the pass without noise.
         log_odds_variance: (B,), of ``estimators.linearized``.
-        offset: Of the adapter.
+        offset: Of the adapter; only its deviations, see :func:`sampled_belief`.
     """
     label = probabilities.argmax(dim=1)
     variance = log_odds_variance.clamp(min=torch.finfo(log_odds_variance.dtype).tiny)
-    deviation = variance.sqrt()
-    (start, slope), (log_start, log_slope) = offset.location, offset.log_variance
     return Belief(
         label,
-        log_odds(probabilities, label) + deviation * (start + slope * deviation),
-        deviation * offset.location_sd,
-        variance.log() + log_start + log_slope * deviation,
-        torch.full_like(deviation, offset.log_variance_sd),
+        log_odds(probabilities, label),
+        variance.sqrt() * offset.location_sd,
+        variance.log(),
+        torch.full_like(variance, offset.log_variance_sd),
     )
 
 
-def sampled_belief(before: Belief, found: Regression, unexplained: float) -> Belief:
+def sampled_belief(before: Belief, found: Regression, offset: Offset) -> Belief:
     """After T draws: the belief before them and what they say, weighted by their precisions.
 
+    Draws of all texts differ from the linearization alike; that much is taken off, so that texts
+    that were drawn and texts that were not meet the thresholds on one scale, the linearized one.
     The residuals' variance is shrunk to the share of the variance that is usual, as under an
     inverse chi-squared prior.
 
     Args:
         before: Any draw. Where the draws prefer another label, it says nothing.
         found: Of the draws.
-        unexplained: See :class:`Offset`.
+        offset: Of the adapter.
     """
     n = len(found.residuals)
-    usual = unexplained * before.log_variance.exp()
+    same = found.label == before.label
+    deviation = found.known.sqrt()
+    (start, slope), (log_start, log_slope) = offset.location, offset.log_variance
+    zero = torch.zeros_like(deviation)
+    shift = (deviation * (start + slope * deviation)).where(same, zero)
+    log_shift = (log_start + log_slope * deviation).where(same, zero)
+    usual = offset.unexplained * (before.log_variance + log_shift).exp()
     noise = (PRIOR_DRAWS * usual + found.residuals.square().sum(dim=0)) / (PRIOR_DRAWS + n - 2)
     variance = found.slope.square() * found.known + noise
     of_location, of_log_variance = _sampling_variances(found, noise, variance)
-    same = found.label == before.label
     location = _weighed(
         before.location,
         before.location_sd.where(same, torch.inf),
-        found.location,
+        found.location - shift,
         of_location,
     )
     log_variance = _weighed(
         before.log_variance,
         before.log_variance_sd.where(same, torch.inf),
-        variance.log(),
+        variance.log() - log_shift,
         of_log_variance,
     )
     return Belief(found.label, *location, *log_variance)
@@ -195,24 +216,25 @@ def draw_until_settled(
     known: Tensor,
     before: Belief,
     *,
-    unexplained: float,
+    offset: Offset,
     tau_conf: float,
     tau_var: float,
     most: int,
     error: float,
 ) -> list[tuple[Moments, int]]:
-    """Draw for each text until its route is settled: 8 times, 16, 32, ..., at most ``most``.
+    """Draw for each text until it is settled whether it proceeds: 8 times, 16, 32, ..., ``most``.
 
     Args:
         draw: ``draw(rows, draws)`` gives, of some of the texts, the probabilities (t, b, C) and
             what the draws change to first order (t, b).
         known: (B,), variance of that change over all masks.
         before: What is believed before any draw, of the label that is likeliest by then.
-        unexplained: See :class:`Offset`.
+        offset: Of the adapter.
         tau_conf: Of the policy, as the next.
         tau_var: Of the policy.
         most: Draws after which a text is routed by its moments, settled or not; >= 3.
-        error: In (0, 1), probability that a settled route is not that of infinitely many draws.
+        error: In (0, 1), probability that a settled text proceeds where infinitely many draws
+            would stop it, or the other way round.
 
     Returns:
         For each text its moments and the number of draws they rest on.
@@ -229,10 +251,12 @@ def draw_until_settled(
             new = (torch.cat([taken[0], new[0]]), torch.cat([taken[1], new[1]]))
         probabilities, change = new  # (t, b, C), (t, b)
         found = regress(probabilities, change, known[rows])
-        belief = sampled_belief(before.take(rows), found, unexplained)
-        open_ = (belief.doubt(tau_conf, tau_var) > error) & (stop < most)
-        moments = belief.moments(probabilities.mean(dim=0))
-        settled |= {row: (moments.take(i), stop) for i, row in enumerate(rows) if not open_[i]}
+        belief = sampled_belief(before.take(rows), found, offset)
+        open_ = (belief.doubt_to_act(tau_conf, tau_var) > error) & (stop < most)
+        mean = probabilities.mean(dim=0)
+        for i, row in enumerate(rows):
+            if not open_[i]:
+                settled[row] = belief.take([i]).moments(mean[[i]]), stop
         rows = [row for i, row in enumerate(rows) if open_[i]]
         taken = probabilities[:, open_], change[:, open_]
     return [settled[row] for row in range(len(known))]

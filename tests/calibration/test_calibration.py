@@ -203,7 +203,6 @@ def test_strangers_must_not_crowd_out_the_labelled_texts(tiny: Any) -> None:
         (None, ["--max-out-of-scope", "0.1"], "no calibration text is out of scope"),
         (None, ["--estimator", "magic"], "`estimator` (='magic')"),
         (None, ["--estimator", "deterministic"], "has no variance to find a threshold for"),
-        (None, ["--estimator", "adaptive"], "calibrate with linearized or monte_carlo"),
         (None, ["--max-escalation", "0"], "`max_escalation` (=0.0) must lie strictly"),
         (None, ["--max-escalation", "0.5", "--max-out-of-scope", "0.1"], "give one"),
         (None, ["-o", "nowhere/p.yaml"], "no folder nowhere; make it first"),

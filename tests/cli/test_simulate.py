@@ -45,6 +45,17 @@ class TestCommand:
         assert summary["reviewer"]["error_rate"] == 0
         assert Path("new/sweep.png").is_file()
 
+    def test_a_sweep_over_thresholds_is_not_scored_for_one_of_them(self, simulate: Any) -> None:
+        assert simulate("t.tsv", "-p", "p.yaml", "--sweep", "-o", "linear").exit_code == 0
+        result = simulate("t.tsv", "-p", "r.yaml", "--sweep", "-o", "new")
+        assert result.exit_code == 0, result.output
+        assert "scored linearized instead of adaptive" in " ".join(result.stderr.split())
+        one, other = (
+            json.loads(Path(f"{folder}/simulation.json").read_text())["sweep"]
+            for folder in ("linear", "new")
+        )
+        assert one == other
+
     def test_options_win_over_the_file_and_the_file_over_the_defaults(self, simulate: Any) -> None:
         result = simulate("s.yaml", "-p", "p.yaml", "--review-sigma", "0.5", "-o", "new")
         assert result.exit_code == 0, result.output
@@ -56,7 +67,6 @@ class TestCommand:
         [
             (["none.tsv", "-p", "p.yaml"], "no such file: none.tsv"),
             (["s.yaml", "-p", "p.yaml", "-p", "q.yaml"], "simulate them one by one"),
-            (["s.yaml", "-p", "r.yaml", "--sweep", "-o", "x"], "use linearized or monte_carlo"),
             (["s.yaml", "-p", "p.yaml", "--sweep"], "say where to with --output"),
             (["s.yaml", "-p", "p.yaml", "--reviewer-error", "2"], "`error_rate` (=2.0)"),
             (["s.yaml", "-p", "p.yaml", "--hour-price", "-1"], "`reviewer_hour` (=-1.0)"),

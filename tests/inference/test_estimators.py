@@ -131,7 +131,7 @@ def settle(
         draw,
         torch.ones(p.shape[1]).double(),
         before,
-        unexplained=unexplained,
+        offset=sequential.UNMEASURED.model_copy(update={"unexplained": unexplained}),
         tau_conf=tau_conf,
         tau_var=tau_var,
         most=MOST,
@@ -174,7 +174,7 @@ class TestAdaptive:
     def test_error_probability_at_and_near_the_thresholds(
         self, deviation: float, conf_at: float, var_at: float, explained: float
     ) -> None:
-        """Routes settled before the last draw are another than the true one as rarely as stated.
+        """What is settled before the last draw wrongly proceeds, or stops, as rarely as stated.
 
         ``conf_at`` says how many deviations of the belief its centre lies over tau_conf.
         """
@@ -199,8 +199,8 @@ class TestAdaptive:
             unexplained=1 - explained,
         )
         wrong = sum(
-            route(float(m.mean[0, 0]), float(m.variance[0, 0]), tau_conf, tau_var)
-            != route(mean, var, tau_conf, tau_var)
+            (route(float(m.mean[0, 0]), float(m.variance[0, 0]), tau_conf, tau_var) == "sure")
+            != (route(mean, var, tau_conf, tau_var) == "sure")
             for (m, n), mean, var in zip(got, *exact_moments(location, variance), strict=True)
             if n < MOST
         )
