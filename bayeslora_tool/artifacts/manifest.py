@@ -87,7 +87,8 @@ class CalibrationRecord(_Part):
     ``temperature`` divides the logits of every later prediction; ``offset`` is measured at it, for
     the ``adaptive`` estimator; ``scored_by`` names the scoring
     that the thresholds hold for, ``data_sha256`` the file of labelled texts. ``coverage``,
-    ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
+    ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts; ``typos`` is the share of all
+    texts that was mistyped first.
     """
 
     temperature: Annotated[float, Field(gt=0)]
@@ -107,6 +108,7 @@ class CalibrationRecord(_Part):
     n_tuning: Count
     n_testing: Count
     data_sha256: Annotated[dict[FileName, Sha256], Field(max_length=100)]
+    typos: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Manifest(_Part):

@@ -63,6 +63,10 @@ def calibrate(
     max_out_of_scope: Annotated[
         float | None, typer.Option(help="Greatest share of those that proceeds.")
     ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(help="Share of all texts to mistype first, for users who mistype as many."),
+    ] = 0.0,
     train: Annotated[
         Path | None, typer.Option(help="Training file, to warn of texts that recur there.")
     ] = None,
@@ -108,11 +112,11 @@ def calibrate(
         if adapter is not None:
             if question is not None:
                 raise ValueError("--question is for --decisions")
-            _adapter(adapter, files, output, goal, acts, max_escalation, scoring, base)
+            _adapter(adapter, files, output, goal, acts, max_escalation, scoring, noise, base)
             return
         assert decisions is not None
-        if acts is not None or base is not None or scoring != Scoring(seed=seed):
-            raise ValueError("--acts, --base, --estimator and --draws are for --adapter")
+        if acts is not None or base is not None or noise or scoring != Scoring(seed=seed):
+            raise ValueError("--acts, --base, --noise, --estimator and --draws are for --adapter")
         model = decision_classifier(decisions, question)
         _decisions(model, files, output, goal, max_escalation, seed)
 
@@ -156,6 +160,7 @@ def _adapter(
     acts: Path | None,
     max_escalation: float | None,
     scoring: Scoring,
+    noise: float,
     base: str | None,
 ) -> None:
     from bayeslora_tool.artifacts.manifest import find_adapter_folder
@@ -175,6 +180,7 @@ def _adapter(
         acts=read_acts(acts) if acts else None,
         max_escalation=max_escalation,
         scoring=scoring,
+        typos=noise,
         files=[files.data, *files.out_of_scope],
         seed=scoring.seed,
         progress=progress,
