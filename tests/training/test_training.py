@@ -294,7 +294,7 @@ def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment:
     )
     metrics = measure(sentiment, examples, n_draws=2)
     assert metrics["n"] == 872
-    assert metrics["accuracy_deterministic"] >= 0.89
+    assert metrics["accuracy_deterministic"] >= 0.88
     assert abs(metrics["accuracy_deterministic"] - metrics["accuracy_monte_carlo"]) <= 0.01
 
 
