@@ -114,7 +114,8 @@ class CalibrationRecord(_Part):
     measured at it, for the ``adaptive`` estimator (None: not measured, and it starts from a wide
     one), and ``sureness`` is fitted at it (None where too few tuning texts were wrong);
     ``scored_by`` names the scoring that the thresholds hold for, ``data_sha256`` the file of
-    labelled texts. ``coverage``, ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts.
+    labelled texts. ``coverage``, ``risk`` and ``risk_bound`` are those of the ``n_testing`` texts;
+    ``typos`` is the share of all texts that was mistyped first.
     """
 
     temperature: Annotated[float, Field(gt=0)]
@@ -137,6 +138,7 @@ class CalibrationRecord(_Part):
     n_tuning: Count
     n_testing: Count
     data_sha256: Annotated[dict[FileName, Sha256], Field(max_length=100)]
+    typos: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Manifest(_Part):

@@ -35,6 +35,7 @@ from bayeslora_tool.policy import Policy, Preset, Scoring, is_foreign
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
+from bayeslora_tool.training.typos import mistype_share
 
 logger = logging.getLogger(__name__)
 OFFSET_TEXTS = 100
@@ -51,6 +52,7 @@ def calibrate_adapter(
     acts: Mapping[str, Sequence[str]] | None = None,
     max_escalation: float | None = None,
     scoring: Scoring | None = None,
+    typos: float = 0.0,
     files: Sequence[Path] = (),
     seed: int = 0,
     progress: Progress = silent,
@@ -70,6 +72,8 @@ def calibrate_adapter(
             act; see ``BayesLoRAClassifier.for_acts``.
         max_escalation: Cap the reviewers' load instead of the risk; see ``calibrate_load``.
         scoring: What the thresholds shall hold for.
+        typos: Share of all texts, in [0, 1], that is mistyped before anything is measured, labels
+            kept: the promise is then for texts with so many typing errors.
         files: That the texts came from, for the record.
         seed: Of the split into tuning and testing texts.
         progress: Of each stage, in texts.
@@ -90,6 +94,11 @@ def calibrate_adapter(
             "with adaptive, linearized or monte_carlo"
         )
     check_request(examples, classifier.labels, goal, max_escalation)
+    if not 0 <= typos <= 1:
+        raise ValueError(f"`typos` (={typos!r}) must be a share, from 0 to 1")
+    typed = mistype_share([*(e.text for e in examples), *out_of_scope], typos, seed)
+    examples = [replace(e, text=text) for e, text in zip(examples, typed, strict=False)]
+    out_of_scope = typed[len(examples) :]
     tuning, testing = split(len(examples) + len(out_of_scope), seed)
     known = [examples[row] for row in tuning if row < len(examples)]
     if not known:
@@ -159,6 +168,7 @@ def calibrate_adapter(
         n_tuning=result.n_tuning,
         n_testing=result.n_testing,
         data_sha256={path.name: sha256(path) for path in files},
+        typos=typos,
     )
     policy = Policy(
         tau_conf=thresholds.tau_conf,

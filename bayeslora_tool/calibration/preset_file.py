@@ -65,7 +65,10 @@ def preset_yaml(calibrated: Calibrated) -> str:
         **({} if preset.acts is None else {"acts": preset.acts}),
     }
     goal = Goal(r.target_risk or Goal.target_risk, r.delta, r.max_out_of_scope)
-    return _head(goal, r.max_escalation, calibrated.result, list(r.data_sha256)) + _yaml(content)
+    typed = f", {r.typos:.0%} of them mistyped" if r.typos else ""
+    return _head(goal, r.max_escalation, calibrated.result, list(r.data_sha256), typed) + _yaml(
+        content
+    )
 
 
 def policy_yaml(
@@ -95,7 +98,13 @@ def _yaml(content: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _head(goal: Goal, max_escalation: float | None, result: Result, files: Sequence[str]) -> str:
+def _head(
+    goal: Goal,
+    max_escalation: float | None,
+    result: Result,
+    files: Sequence[str],
+    typed: str = "",
+) -> str:
     if max_escalation is None:
         promise = f"at most {goal.target_risk:.1%} wrong among what proceeds"
     else:
@@ -109,6 +118,6 @@ def _head(goal: Goal, max_escalation: float | None, result: Result, files: Seque
     return (
         f"# By `bayeslora calibrate`: {promise},\n"
         f"# with {1 - goal.delta:.0%} confidence, for texts like the {r.n_tuning + r.n_testing} of "
-        f"{', '.join(files) or 'the calibration'}.\n"
+        f"{', '.join(files) or 'the calibration'}{typed}.\n"
         f"# On the {r.n_testing} that the promise rests on, {seen}.\n"
     )

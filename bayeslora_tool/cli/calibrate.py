@@ -63,6 +63,10 @@ def calibrate(
     max_out_of_scope: Annotated[
         float | None, typer.Option(help="Greatest share of those that proceeds.")
     ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(help="Share of all texts to mistype first, for users who mistype as many."),
+    ] = 0.0,
     train: Annotated[
         Path | None, typer.Option(help="Training file, to warn of texts that recur there.")
     ] = None,
@@ -80,8 +84,8 @@ def calibrate(
 
     Fits the temperature and a sureness (a label is right, and the text belongs here), orders by it
     if that explains the errors better than confidence, then finds the thresholds of the greatest
-    coverage for which the promise holds with probability 1 - delta over the draw of the calibration texts (Learn then Test, exact
-    binomial tests). It holds for texts drawn from the same source, independently; not after a
+    coverage for which the promise holds with probability 1 - delta over the draw of the
+    calibration texts (Learn then Test, exact binomial tests). It holds for texts drawn from the same source, independently; not after a
     shift, and not if thresholds were chosen on the same texts before. If the promise cannot be
     kept, it says what can, and exits with 1.
 
@@ -110,11 +114,11 @@ def calibrate(
         if adapter is not None:
             if question is not None:
                 raise ValueError("--question is for --decisions")
-            _adapter(adapter, files, output, goal, acts, max_escalation, scoring, base)
+            _adapter(adapter, files, output, goal, acts, max_escalation, scoring, noise, base)
             return
         assert decisions is not None
-        if acts is not None or base is not None or (estimator, draws) != ("adaptive", 20):
-            raise ValueError("--acts, --base, --estimator and --draws are for --adapter")
+        if acts is not None or base is not None or noise or (estimator, draws) != ("adaptive", 20):
+            raise ValueError("--acts, --base, --noise, --estimator and --draws are for --adapter")
         model = decision_classifier(decisions, question)
         _decisions(model, files, output, goal, max_escalation, seed)
 
@@ -158,6 +162,7 @@ def _adapter(
     acts: Path | None,
     max_escalation: float | None,
     scoring: Scoring,
+    noise: float,
     base: str | None,
 ) -> None:
     from bayeslora_tool.artifacts.manifest import find_adapter_folder
@@ -177,6 +182,7 @@ def _adapter(
         acts=read_acts(acts) if acts else None,
         max_escalation=max_escalation,
         scoring=scoring,
+        typos=noise,
         files=[files.data, *files.out_of_scope],
         seed=scoring.seed,
         progress=progress,

@@ -31,6 +31,9 @@ def evaluate(
     outside_name: Annotated[str, typer.Option(help="What the page calls them.")] = (
         "out of distribution"
     ),
+    perturb: Annotated[
+        bool, typer.Option("--perturb", help="Also with one and two typing errors in each text.")
+    ] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also other methods on the same adapter.")
     ] = False,
@@ -74,7 +77,7 @@ def evaluate(
             classifier.manifest, data, text_column=text_column, label_column=label_column
         )
         strangers = read_texts(outside, text_column=text_column or "text") if outside else []
-        steps = 2 * len(examples) + len(strangers) + resamples
+        steps = (4 if perturb else 2) * len(examples) + len(strangers) + resamples
         with progress("scoring and resampling", steps) as advance:
             report = evaluate_adapter(
                 classifier,
@@ -82,6 +85,7 @@ def evaluate(
                 examples,
                 strangers,
                 outside_name=outside_name,
+                perturb=perturb,
                 resamples=resamples,
                 progress=advance,
             )
@@ -107,5 +111,5 @@ def evaluate(
                 if not given:
                     err.print(f"[yellow]note:[/] no row for {name}: it needs {option}")
         write_report(report, output)
-    out.print(metrics_table(report.intervals, report.gates))
+    out.print(metrics_table(report.intervals, report.gates, report.mistyped))
     out.print(f"written to {output / 'report.html'}")

@@ -72,8 +72,12 @@ def bench_tables(bench: Mapping[str, Any]) -> tuple[Table, Table]:
     return rows, cases
 
 
-def metrics_table(intervals: Mapping[str, Any], gates: list[dict[str, Any]]) -> Group:
-    """Metrics with their intervals, and what each gate of the policy buys."""
+def metrics_table(
+    intervals: Mapping[str, Any],
+    gates: list[dict[str, Any]],
+    mistyped: Sequence[Mapping[str, Any]] = (),
+) -> Group:
+    """Metrics with their intervals, what each gate buys, and what typing errors cost."""
     metrics = Table("metric", "value", "95 % interval", box=None, pad_edge=False)
     for name, found in intervals.items():
         metrics.add_row(name, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}")
@@ -87,7 +91,17 @@ def metrics_table(intervals: Mapping[str, Any], gates: list[dict[str, Any]]) -> 
             "-" if outside is None else f"{outside:.1%}",
             f"{100 * row['gain']:+.1f} points",
         )
-    return Group(metrics, "", bought)
+    if not mistyped:
+        return Group(metrics, "", bought)
+    typed = Table("texts", "accuracy", "coverage", "risk")
+    for line in mistyped:
+        typed.add_row(
+            line["texts"],
+            f"{line['accuracy']:.1%}",
+            f"{line['coverage']:.1%}",
+            f"{line['risk']:.2%} ({line['wrong']} of {line['proceeded']})",
+        )
+    return Group(metrics, "", bought, "", typed)
 
 
 class Result(NamedTuple):

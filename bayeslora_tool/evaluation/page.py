@@ -70,6 +70,7 @@ def to_html(report: Report) -> str:
         '<p class="note">Coverage and risk: of the labelled texts. The last column compares with '
         "a stricter confidence threshold that lets as great a share of errors through, every "
         "stranger counted as one.</p>",
+        *_mistyped(report.mistyped),
         "<h2>Pictures</h2>",
         f'<div class="figures">{figures}</div>',
         "<h2>The five sentences of the paper's Table 1</h2>",
@@ -147,6 +148,25 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numb
         "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f'<table class="{kind}"><tr>{header}</tr>{body}</table>'
+
+
+def _mistyped(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts as people may type them, beside the texts as they are."""
+    if not rows:
+        return []
+    table = _table(
+        ["texts", "accuracy", "coverage", "risk"],
+        [
+            [
+                row["texts"],
+                f"{row['accuracy']:.1%}",
+                f"{row['coverage']:.1%}",
+                f"{row['risk']:.2%} ({row['wrong']} of {row['proceeded']})",
+            ]
+            for row in rows
+        ],
+    )
+    return ["<h2>With typing errors</h2>", table]
 
 
 def _baselines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from bayeslora_tool.calibration.thresholds import Scores, Thresholds
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.evaluation import plots
 from bayeslora_tool.evaluation.metrics import Evidence, Interval, evaluate, spearman
+from bayeslora_tool.evaluation.mistyped import beside_mistyped
 from bayeslora_tool.evaluation.paper import beside_the_paper, five_sentences
 from bayeslora_tool.policy import Preset, calibration_mismatch, decide
 from bayeslora_tool.prediction import Prediction
@@ -37,6 +38,7 @@ class Report:
     captions: dict[str, str] = field(repr=False)
     paper: list[dict[str, str]]
     baselines: list[dict[str, Any]] = field(default_factory=list)
+    mistyped: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate_adapter(
@@ -46,6 +48,7 @@ def evaluate_adapter(
     outside: Sequence[str] = (),
     *,
     outside_name: str = "out of distribution",
+    perturb: bool = False,
     resamples: int = 300,
     progress: Callable[[int], None] = lambda n: None,
 ) -> Report:
@@ -57,9 +60,11 @@ def evaluate_adapter(
         examples: Labelled texts that chose nothing: neither epoch nor thresholds.
         outside: Texts that no label fits.
         outside_name: What to call them.
+        perturb: Also with typing errors in each labelled text; see :func:`beside_mistyped`.
         resamples: For the bootstrap intervals.
         progress: Called with the number of steps done; there are
-            ``2 * len(examples) + len(outside) + resamples``.
+            ``2 * len(examples) + len(outside) + resamples``, and ``2 * len(examples)`` more to
+            perturb.
 
     Raises:
         ValueError: A label the classifier does not know, fewer than 30 texts, or a preset under
@@ -80,15 +85,18 @@ def evaluate_adapter(
     right = [classifier.act_of[e.label] for e in examples]
     gold = np.array([labels[act] for act in right])
     scoring, temperature = preset.scoring, classifier.temperature
-    fitted = classifier.offset, classifier.sureness
+    fitted = classifier.offset, classifier.forecast, classifier.sureness
     inside = predict_all(classifier, texts, scoring, progress)
     strangers = predict_all(classifier, outside, scoring, progress)
     classifier.temperature = 1.0
     try:
         raw = predict_all(classifier, texts, replace(scoring, estimator="deterministic"), progress)
     finally:
-        classifier.temperature = temperature  # forgets both
-        classifier.offset, classifier.sureness = fitted
+        classifier.temperature = temperature  # forgets all three
+        classifier.offset, classifier.forecast, classifier.sureness = fitted
+    mistyped = (
+        beside_mistyped(classifier, preset, examples, inside, progress=progress) if perturb else []
+    )
     evidence = Evidence(
         _matrix(inside), gold, _doubts(inside), _doubts(strangers) if strangers else {}
     )
@@ -117,6 +125,7 @@ def evaluate_adapter(
         figures=figures,
         captions=captions,
         paper=beside_the_paper(evidence, intervals, preset.policy.tau_var),
+        mistyped=mistyped,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from bayeslora_tool.inference.wording import fit_wording
 from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.recipe import Recipe, TrainingData
+from bayeslora_tool.training.typos import mistype_share
 
 NOVELTY_TEXTS = 20_000
 USUAL_TEXTS = 2000  # held-out texts whose distances are the ordinary ones
@@ -61,6 +62,12 @@ def package_adapter(
     measured = _sample(data.held_out, MEASURED_TEXTS)
     with progress("measuring", len(measured)) as advance:
         metrics = measure(classifier, measured, progress=advance)
+    if recipe.typos:
+        typed = mistype_share([e.text for e in measured], 1.0, recipe.seed)
+        spoilt = [replace(e, text=text) for e, text in zip(measured, typed, strict=True)]
+        with progress("measuring with typing errors", len(spoilt)) as advance:
+            found = measure(classifier, spoilt, n_draws=2, progress=advance)
+        metrics["accuracy_mistyped"] = found["accuracy_deterministic"]
     manifest = Manifest(
         labels=data.labels,
         labels_sha256=labels_fingerprint(data.labels),
@@ -176,6 +183,9 @@ def _card(recipe: Recipe, manifest: Manifest, name: str) -> str:
     labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
     rows = "\n".join(f"| {key} | {value} |" for key, value in manifest.recipe.items()
                      if key != "labels")  # fmt: skip
+    typed = ""
+    if "accuracy_mistyped" in metrics:
+        typed = f"| accuracy, a typing error in each text | {metrics['accuracy_mistyped']:.4f} |\n"
     return f"""# {name}
 
 A LoRA adapter with a dropout posterior, for [bayeslora_tool](https://arxiv.org/abs/2506.22809)
@@ -193,7 +203,7 @@ recur there. The best epoch was chosen on the same file, so the figures flatter 
 | --- | --- |
 | accuracy, deterministic pass | {metrics["accuracy_deterministic"]:.4f} |
 | accuracy, mean of {metrics["n_draws"]} draws | {metrics["accuracy_monte_carlo"]:.4f} |
-| variance, median and 95 % quantile | {metrics["quantiles"]["variance"][3]:.2g}, \
+{typed}| variance, median and 95 % quantile | {metrics["quantiles"]["variance"][3]:.2g}, \
 {metrics["quantiles"]["variance"][5]:.2g} |
 
 ## Recipe

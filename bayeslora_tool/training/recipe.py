@@ -42,6 +42,8 @@ class Recipe:
             stays random.
         weight_decay: Of AdamW.
         label_smoothing: Share of each target spread evenly over all labels.
+        typos: Share of the training texts that is mistyped (``typos.py``), anew in each epoch, with
+            one slip or two; the best epoch is then that of the held-out texts with and without.
         group_by_length: Batches of texts alike in length: two or three times as fast where lengths
             differ, but cost 150 classes half a point of accuracy.
         epochs: At most; training stops after ``patience`` epochs without better accuracy on the
@@ -68,6 +70,7 @@ class Recipe:
     head_learning_rate: Annotated[float, Field(ge=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    typos: Annotated[float, Field(ge=0, le=1)] = 0.0
     group_by_length: bool = False
     epochs: Count = 5
     patience: Count = 2

@@ -19,6 +19,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -38,6 +39,7 @@ from bayeslora_tool.quoting import brief
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.packaging import package_adapter
 from bayeslora_tool.training.recipe import Recipe, TrainingData
+from bayeslora_tool.training.typos import mistype_one, mistype_share
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +100,10 @@ def train_adapter(
     )
     index = {label: i for i, label in enumerate(data.labels)}
 
+    encoder = Encoder(tokenizer, recipe.max_tokens)
+
     def encode(examples: Sequence[LabelledText], what: str) -> list[dict[str, Any]]:
-        encoder, encoded = Encoder(tokenizer, recipe.max_tokens), []
+        encoded = []
         with progress(f"encoding the {what}", len(examples)) as advance:
             for start in range(0, len(examples), 1024):
                 some = examples[start : start + 1024]
@@ -113,6 +117,15 @@ def train_adapter(
                 advance(len(some))
         return encoded
 
+    train = encode(data.train, "training file")
+    held_out = encode(data.held_out, "held-out file")
+    if recipe.typos:
+        # As often clean as mistyped, so that the best epoch is best at both.
+        slips = mistype_share([e.text for e in data.held_out], 1.0, recipe.seed)
+        held_out += [
+            row | {"input_ids": text.ids}
+            for row, text in zip(held_out, encoder.encode(slips), strict=True)
+        ]
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -146,8 +159,8 @@ def train_adapter(
         head_learning_rate=recipe.head_learning_rate,
         model=model,
         args=arguments,
-        train_dataset=encode(data.train, "training file"),
-        eval_dataset=encode(data.held_out, "held-out file"),
+        train_dataset=_Mistyped(train, [e.text for e in data.train], encoder, recipe),
+        eval_dataset=held_out,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
         preprocess_logits_for_metrics=lambda logits, _: logits.argmax(-1),
@@ -164,6 +177,30 @@ def train_adapter(
     if trainer.is_world_process_zero():
         shutil.rmtree(checkpoints)  # not before the adapter has been read back whole
     return loaded
+
+
+class _Mistyped(Dataset):  # type: ignore[type-arg]
+    """The training texts, a share of them with slips that are others in each epoch."""
+
+    def __init__(
+        self, clean: list[dict[str, Any]], texts: list[str], encoder: Encoder, recipe: Recipe
+    ) -> None:
+        self.clean, self.texts, self.encoder, self.recipe = clean, texts, encoder, recipe
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        clean, text, recipe = self.clean[place], self.texts[place], self.recipe
+        typed = mistype_one(text, recipe.typos, f"{recipe.seed} {self.epoch} {place}")
+        if typed == text:
+            return clean
+        return clean | {"input_ids": self.encoder.encode([typed])[0].ids}
 
 
 class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here

@@ -19,6 +19,7 @@ from bayeslora_tool.calibration.adapter import calibrate_adapter, to_scores
 from bayeslora_tool.calibration.guarantee import split
 from bayeslora_tool.calibration.thresholds import Goal
 from bayeslora_tool.training.dataset import LabelledText
+from bayeslora_tool.training.typos import mistype_share
 from tests.conftest import WORDS, failed
 from tests.fakes import make_prediction
 
@@ -114,6 +115,31 @@ def test_what_an_old_policy_does_now_is_said(
     assert "all escalate. The thresholds were calibrated for another scoring" in told.stderr
     refused = run("simulate", str(other), "-p", str(path))
     assert failed(refused, "all would escalate. The thresholds were calibrated for another")
+
+
+def test_a_share_of_the_texts_can_be_mistyped_first(
+    calibrate: Calibrate, adapter_copy: Path, held_out: Path, tmp_path: Path
+) -> None:
+    """As if the file held them so: the same slips written out give the same calibration."""
+    result = calibrate(held_out, "--target-risk", "0.3", "--noise", "0.5")
+    assert result.exit_code == 0, result.output
+    manifest = read_manifest(adapter_copy)
+    assert manifest is not None
+    assert manifest.calibration is not None
+    assert manifest.calibration.typos == 0.5
+    assert "held_out.tsv, 50% of them mistyped." in (tmp_path / "p.yaml").read_text()
+
+    head, *rows = held_out.read_text().splitlines()
+    texts, labels = zip(*(row.split("\t") for row in rows), strict=True)
+    typed = mistype_share(texts, 0.5, 0)
+    assert typed != list(texts)
+    written = tmp_path / "typed.tsv"
+    written.write_text("\n".join([head, *map("\t".join, zip(typed, labels, strict=True))]))
+    assert calibrate(written, "--target-risk", "0.3", output="q.yaml").exit_code == 0
+    p, q = load_preset(tmp_path / "p.yaml"), load_preset(tmp_path / "q.yaml")
+    assert p.policy == q.policy
+
+    assert failed(calibrate(held_out, "--noise", "1.5"), "`typos` (=1.5) must be a share")
 
 
 @pytest.mark.parametrize("change", [{"dropout": 0.1}, {"placement": "input"}])
@@ -244,7 +270,7 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
     folder = tmp_path / "report"
     result = run(
         "evaluate", "-p", str(preset), "-d", str(held_out), "-o", str(folder),
-        "--outside", str(outside), "--outside-name", "nonsense", "--resamples", "20",
+        "--outside", str(outside), "--outside-name", "nonsense", "--resamples", "20", "--perturb",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     content = json.loads((folder / "report.json").read_text())
@@ -256,6 +282,17 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
         p.label == y for p, (_, y) in zip(clf.predict([t for t, _ in rows]), rows, strict=True)
     ]
     assert accuracy["value"] == pytest.approx(np.mean(right))
+    clean, once, twice = content["mistyped"]
+    assert clean["accuracy"] == accuracy["value"]
+    assert clean["coverage"] == content["routes"]["inside"]["proceed"]
+    assert clean["risk"] == content["routes"]["risk"]
+    for row, slips in ((once, 1), (twice, 2)):
+        typed = clf.predict(mistype_share([t for t, _ in rows], 1.0, 1, slips))
+        go = [decide(p, load_preset(preset).policy).action == "proceed" for p in typed]
+        bad = [p.label != y for p, (_, y) in zip(typed, rows, strict=True)]
+        assert row["accuracy"] == pytest.approx(1 - np.mean(bad))
+        assert (row["proceeded"], row["wrong"]) == (sum(go), np.logical_and(go, bad).sum())
+    assert "2 typing errors each" in result.stdout
     assert content["gates"][0]["gate"] == "confidence alone"
     assert len(content["sentences"]) == 5
     assert [row["paper"] for row in content["paper"]][:3] == ["0.376", "rises", "0.0000"]

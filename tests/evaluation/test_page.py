@@ -61,6 +61,8 @@ def page(word: str) -> str:
             captions={word: word},
             paper=[{"claim": word, "paper": word, "here": word, "verdict": word}],
             baselines=[{word: word, "b": 0.5}],
+            mistyped=[{"texts": word, "accuracy": 0.5, "coverage": 0.5, "risk": 0.1, "wrong": 1,
+                       "proceeded": 10}],
         )
     )  # fmt: skip
 

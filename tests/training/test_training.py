@@ -14,6 +14,7 @@ import torch
 from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.training.dataset import LabelledText, read_labelled
 from bayeslora_tool.training.recipe import Recipe, load_recipe, read_training_data
+from bayeslora_tool.training.typos import mistype_one, mistype_share
 from tests.training.test_dataset import write
 
 
@@ -57,7 +58,9 @@ class TestRecipe:
             load_recipe(write(tmp_path, "r.yaml", "lr: 0.1\n"))
 
     def test_unknown_name(self) -> None:
-        with pytest.raises(ValueError, match="unknown recipe 'x'; bundled: intents, sentiment"):
+        with pytest.raises(
+            ValueError, match="unknown recipe 'x'; bundled: intents, intents-clean, sentiment"
+        ):
             load_recipe("x")
 
 
@@ -127,6 +130,39 @@ class TestTraining:
         )
         assert sure > 0.7
         assert abs(less_sure - 0.55) < 0.05
+
+    def test_slips_are_others_in_each_epoch(
+        self, tiny_backbone: Path, tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from bayeslora_tool.training import trainer
+
+        seen: list[tuple[str, str]] = []  # seed and what became of the text
+
+        def spy(text: str, share: float, seed: str) -> str:
+            typed = mistype_one(text, share, seed)
+            seen.append((seed, typed))
+            return typed
+
+        monkeypatch.setattr(trainer, "mistype_one", spy)
+        recipe = Recipe(backbone=str(tiny_backbone), revision=None, epochs=2, typos=1.0, seed=3)
+        data = read_training_data(recipe, *tiny_files)
+        clf = trainer.train_adapter(recipe, data, tmp_path / "out")
+        places = range(len(data.train))
+        assert {s for s, _ in seen} == {f"3 {epoch} {i}" for epoch in (0, 1) for i in places}
+        first, second = ({t for s, t in seen if s.split()[1] == epoch} for epoch in "01")
+        assert not first & {e.text for e in data.train}
+        assert len(first & second) < len(first) / 2
+
+        assert clf.manifest is not None
+        typed = mistype_share([e.text for e in data.held_out], 1.0, 3)
+        right = [
+            p.label == e.label
+            for p, e in zip(
+                clf.predict(typed, estimator="deterministic"), data.held_out, strict=True
+            )
+        ]
+        assert clf.manifest.metrics["accuracy_mistyped"] == pytest.approx(np.mean(right))
+        assert "a typing error in each text" in (tmp_path / "out" / "README.md").read_text()
 
     def test_starts_from_an_adapter_that_fits(
         self, tiny_adapter: Path, tiny: Any, tiny_files: Any, tmp_path: Path
@@ -258,7 +294,7 @@ def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment:
     )
     metrics = measure(sentiment, examples, n_draws=2)
     assert metrics["n"] == 872
-    assert metrics["accuracy_deterministic"] >= 0.89
+    assert metrics["accuracy_deterministic"] >= 0.88
     assert abs(metrics["accuracy_deterministic"] - metrics["accuracy_monte_carlo"]) <= 0.01
 
 
