@@ -84,10 +84,10 @@ def calibrate(
 
     Fits the temperature and a sureness (a label is right, and the text belongs here), orders by it
     if that explains the errors better than confidence, then finds the thresholds of the greatest
-    coverage for which the promise holds with probability 1 - delta over the draw of the
-    calibration texts (Learn then Test, exact binomial tests). It holds for texts drawn from the same source, independently; not after a
-    shift, and not if thresholds were chosen on the same texts before. If the promise cannot be
-    kept, it says what can, and exits with 1.
+    coverage for which the promise holds with probability 1 - delta over the draw of the calibration
+    texts (Learn then Test, exact binomial tests). It holds for texts drawn from the same source,
+    independently; not after a shift, and not if thresholds were chosen on the same texts before. If
+    the promise cannot be kept, it says what can, and exits with 1.
 
     A decision model has no variance and no temperature, so for one only the least confidence is
     chosen.
