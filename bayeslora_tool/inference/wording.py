@@ -93,9 +93,13 @@ class Wording:
         return worst
 
     def percentile(self, text: str) -> float:
-        """Share of held-out texts that look less foreign, in [0, 1]."""
+        """Share of held-out texts that look less foreign, in [0, 1).
+
+        The text itself counts as one more: a hundred are needed before one may be called more
+        foreign than 99 % of them.
+        """
         found = torch.tensor(self.stretch(text), dtype=self.held_out.dtype)
-        return int(torch.searchsorted(self.held_out, found)) / len(self.held_out)
+        return int(torch.searchsorted(self.held_out, found)) / (len(self.held_out) + 1)
 
     def save(self, folder: Path) -> None:
         """Write ``wording.safetensors`` into ``folder``."""

@@ -79,7 +79,7 @@ def test_is_written_down_and_taken_up(calibrated: tuple[Path, Path], held_out: P
     preset = load_preset(path)
     assert preset.policy.tau_conf == record.tau_conf
     assert "at most 20.0% wrong" in path.read_text()
-    clf = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+    clf = BayesLoRAClassifier.from_preset(preset)
     assert clf.temperature == record.temperature != 1
     assert preset.policy.calibrated_for == record.scored_by == clf.scored_by()
     (p,) = clf.predict(["a good, fine, lovely song"])
@@ -283,11 +283,12 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
     ]
     assert accuracy["value"] == pytest.approx(np.mean(right))
     clean, once, twice = content["mistyped"]
+    routed = BayesLoRAClassifier.from_preset(load_preset(preset))
     assert clean["accuracy"] == accuracy["value"]
     assert clean["coverage"] == content["routes"]["inside"]["proceed"]
     assert clean["risk"] == content["routes"]["risk"]
     for row, slips in ((once, 1), (twice, 2)):
-        typed = clf.predict(mistype_share([t for t, _ in rows], 1.0, 1, slips))
+        typed = routed.predict(mistype_share([t for t, _ in rows], 1.0, 1, slips))
         go = [decide(p, load_preset(preset).policy).action == "proceed" for p in typed]
         bad = [p.label != y for p, (_, y) in zip(typed, rows, strict=True)]
         assert row["accuracy"] == pytest.approx(1 - np.mean(bad))
@@ -309,7 +310,11 @@ def test_report(run: Any, calibrated: tuple[Path, Path], held_out: Path, tmp_pat
     few.write_text("\n".join(held_out.read_text().splitlines()[:6]))
     for changed, data, message in (
         (text, few, "5 labelled texts say too little; give 30"),
-        (text.replace("linearized", "deterministic", 1), held_out, "has no variance to evaluate"),
+        (
+            text.replace("estimator: adaptive", "estimator: deterministic"),
+            held_out,
+            "has no variance to evaluate",
+        ),
         (text.replace("temperature", "heat"), held_out, "calibrated for another scoring"),
     ):
         preset.write_text(changed)

@@ -51,8 +51,9 @@ def test_the_stretch_is_the_greatest_sum_of_neighbours(fitted: Wording) -> None:
 def test_percentiles_count_the_held_out_texts_below(fitted: Wording) -> None:
     for text in ["please check my card", "now now", "bitte sperren sie das konto"]:
         below = sum(fitted.stretch(one) < fitted.stretch(text) for one in HELD_OUT)
-        assert fitted.percentile(text) == below / len(HELD_OUT)
-    assert fitted.percentile("please close my card. bitte tun sie das nicht") == 1
+        assert fitted.percentile(text) == below / (len(HELD_OUT) + 1)
+    most = len(HELD_OUT) / (len(HELD_OUT) + 1)  # so a hundred texts are needed to reach 0.99
+    assert fitted.percentile("please close my card. bitte tun sie das nicht") == most
 
 
 @pytest.mark.parametrize("text", ["", "123 456 !?", "\U0001f600"])
