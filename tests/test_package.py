@@ -128,7 +128,7 @@ def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
         exec(compile(block, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
     assert "action='proceed'" in printed  # the three lines
-    assert printed.count("draws disagree") == 2  # the gated call, and the graph
+    assert printed.count("Not sure enough") == 2  # the gated call, and the graph
     assert "human opened a ticket for report_lost_card" in printed
 
 

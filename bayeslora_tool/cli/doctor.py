@@ -121,6 +121,5 @@ def _preset(name: str) -> Finding:
         found = record.scored_by if record else "none"
         return Finding(check, False, f"calibrated for {calibrated_for}; the adapter has {found}")
     promise = f"at most {record.target_risk:.0%} wrong" if record.target_risk else "load capped"
-    return Finding(
-        check, least < tau < most, f"{seen}; {promise} with {1 - record.delta:.0%} confidence"
-    )
+    # A gate that stops nothing may be what calibration found; one that stops all is broken.
+    return Finding(check, least < tau, f"{seen}; {promise} with {1 - record.delta:.0%} confidence")

@@ -112,9 +112,12 @@ def inspect_adapter(classifier: BayesLoRAClassifier, texts: Sequence[str]) -> li
             checks[name] = _check_formulas(layers[name], inputs[0][:1])
 
     hooks = [m.register_forward_pre_hook(partial(watch, name)) for name, m in layers.items()]
+    network = classifier.network
+    quick, network.quick = network.quick, None  # which passes by the modules
     try:
         classifier.passes(texts)
     finally:
+        network.quick = quick
         for hook in hooks:
             hook.remove()
     found = []

@@ -75,7 +75,7 @@ def create_mcp_server(*, classifier: Any, policy: Policy, **settings: Any) -> Fa
         if message.status == "error":
             raise ToolError(message.content)
         (result,) = message.artifact["results"]
-        return _classification(**result)
+        return _classification(result["prediction"], result["decision"])
 
     server.add_tool(
         classify,
@@ -136,9 +136,7 @@ async def _protocol_owns_stdout(server: FastMCP) -> AsyncIterator[None]:
         yield
 
 
-def _classification(
-    *, text: str, prediction: dict[str, Any], decision: dict[str, Any]
-) -> Classification:
+def _classification(prediction: dict[str, Any], decision: dict[str, Any]) -> Classification:
     likeliest = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
     return Classification(
         label=prediction["label"],

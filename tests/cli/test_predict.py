@@ -43,7 +43,8 @@ class TestPredict:
 
     def test_jsonl_from_stdin(self, run: Any) -> None:
         result = run(
-            "predict", "--jsonl", "--draws", "5", "--seed", "3", input="great\u2028fun\nawful\n"
+            "predict", "-p", "default", "--jsonl", "--draws", "5", "--seed", "3",
+            input="great\u2028fun\nawful\n",
         )  # fmt: skip
         rows = [json.loads(line) for line in result.stdout.split("\n") if line]
         assert [row["text"] for row in rows] == ["great\u2028fun", "awful"]

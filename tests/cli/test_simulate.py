@@ -51,7 +51,9 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "scored linearized instead of adaptive" in " ".join(result.stderr.split())
         one, other = (
-            json.loads(Path(f"{folder}/simulation.json").read_text())["sweep"]
+            json.loads(Path(f"{folder}/simulation.json").read_text().replace("r.yaml", "p.yaml"))[
+                "sweep"
+            ]
             for folder in ("linear", "new")
         )
         assert one == other

@@ -320,16 +320,16 @@ async def test_a_cancelled_prediction_harms_no_other(tiny: Any) -> None:
 async def test_a_pass_that_ends_oddly_is_an_error_and_the_next_one_is_scored(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
-    score = tiny._score
+    score = tiny._predictions
 
     def odd(batch: Any, *how: Any) -> Any:
         raise end
 
     for _ in range(ROUNDS):
-        monkeypatch.setattr(tiny, "_score", odd)
+        monkeypatch.setattr(tiny, "_predictions", odd)
         with pytest.raises(RuntimeError, match=f"the scoring ended with {end.__name__}"):
             await tiny.apredict(["good"])
-        monkeypatch.setattr(tiny, "_score", score)
+        monkeypatch.setattr(tiny, "_predictions", score)
         async with asyncio.timeout(20):
             assert (await tiny.apredict(["good"]))[0].label in tiny.labels
 

@@ -38,7 +38,13 @@ async def test_langgraph_dev_interrupts_and_resumes_over_http(
     port = free_port()
     command = [sys.executable, "-m", "langgraph_cli", "dev", "--no-browser", "--no-reload"]
     command += ["--port", str(port), "--config", str(ROOT / "langgraph.json")]
-    env = offline(tmp_path) | {"BAYESLORA_PRESET": "sentiment"}
+    # A reviewer is asked, not the user.
+    (tmp_path / "strict.yaml").write_text(
+        (ROOT / "configs/sentiment.yaml")
+        .read_text()
+        .replace("on_low_confidence: clarify", "on_low_confidence: escalate")
+    )
+    env = offline(tmp_path) | {"BAYESLORA_PRESET": str(tmp_path / "strict.yaml")}
     with running(command, port, tmp_path, env) as log:
         async with get_client(url=f"http://127.0.0.1:{port}") as client:
             thread = (await client.threads.create())["thread_id"]
@@ -89,7 +95,8 @@ async def test_langgraph_dev_interrupts_and_resumes_over_http(
             assert (await client.threads.get(thread))["status"] == "interrupted"
 
             for graph in ("escalation", "chat"):
-                schemas = await client.assistants.get_schemas(graph)
+                (served,) = await client.assistants.search(graph_id=graph)
+                schemas = await client.assistants.get_schemas(served["assistant_id"])
                 for kind in ("input_schema", "output_schema", "state_schema"):
                     assert schemas[kind]["properties"], (graph, kind)
         assert "reached out" not in log.read_text()
