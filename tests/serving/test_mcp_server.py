@@ -178,7 +178,7 @@ async def test_serve_mcp_over_stdio(tmp_path: Path) -> None:
         assert tool.description.endswith("Labels: negative, positive.")
         answer = await ask(session, "This movie was fantastic!")
         assert (answer["action"], answer["label"]) == ("proceed", "positive")
-        assert (await ask(session, "I've seen better films"))["action"] == "escalate"
+        assert (await ask(session, "I've seen better films"))["action"] == "clarify"
         empty = await session.call_tool(NAME, {"text": " "})
         assert empty.isError
         assert "empty or only whitespace" in empty.content[0].text
@@ -229,7 +229,7 @@ async def test_serve_mcp_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert hello.serverInfo.version == version("bayeslora-tool")
             texts = ["This movie was fantastic!", "I've seen better films"] * 4
             answers = await asyncio.gather(*(ask(session, text) for text in texts))
-            assert [answer["action"] for answer in answers] == ["proceed", "escalate"] * 4
+            assert [answer["action"] for answer in answers] == ["proceed", "clarify"] * 4
 
         client = MultiServerMCPClient({"bayeslora": {"transport": "http", "url": url}})
         (tool,) = await client.get_tools()
