@@ -107,7 +107,7 @@ class RiskMonitor(_Game):
         """Take in the label of one audit.
 
         Returns:
-            :attr:`log_wealth` after it.
+            ``log_wealth`` after it.
         """
         self._bet(self._if_wrong if wrong else self._if_right)
         self.wrong += bool(wrong)
@@ -163,7 +163,7 @@ class ShiftMonitor(_Game):
             novelty: In [0, 1], or None if there is none: that half of the capital then rests.
 
         Returns:
-            :attr:`log_wealth` after it.
+            ``log_wealth`` after it.
         """
         cells = _cells(confidence, novelty)
         known = (True, novelty is not None)
