@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain.agents import create_agent
@@ -113,4 +114,6 @@ def create_bank_chat(classifier: Any, policy: Policy, checkpointer: Any = None) 
 
 
 _preset = load_preset("intents")
-graph = create_bank_chat(LazyClassifier(_preset), _preset.policy)
+# It moves money: who is in doubt asks a reviewer, not the customer.
+_policy = replace(_preset.policy, on_low_confidence="escalate")
+graph = create_bank_chat(LazyClassifier(_preset), _policy)
