@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -311,6 +312,7 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     return Decision(policy.on_low_confidence, f"Not sure enough: {seen}. It could be {rivals}.")
 
 
+@lru_cache(maxsize=64)  # each decision asks for it
 def policy_fingerprint(policy: Policy) -> str:
     """A short hash of all fields of a policy: two that decide alike in all things share it."""
     fields = json.dumps(asdict(policy), sort_keys=True)

@@ -54,12 +54,13 @@ def put_again(state: Mapping[str, Any], unsettled: Unsettled) -> ExtendedModelRe
     return ExtendedModelResponse(ModelResponse([last, *map(left, ran)]), Command(update=update))
 
 
-def marked(response: ModelResponse[Any]) -> ExtendedModelResponse[Any]:
-    """A model's response, after which the state knows whose calls are to be judged."""
+def marked(response: ModelResponse[Any]) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+    """A model's response, after which the state knows whose calls are to be judged, if any are."""
     said = [m for m in response.result if isinstance(m, AIMessage)]
-    for message in said:
-        message.id = message.id or str(uuid4())
-    return ExtendedModelResponse(response, Command(update={OPEN: said[-1].id if said else None}))
+    if not said or not said[-1].tool_calls:
+        return response
+    said[-1].id = said[-1].id or str(uuid4())
+    return ExtendedModelResponse(response, Command(update={OPEN: said[-1].id}))
 
 
 def next_turn(state: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -154,7 +154,7 @@ def test_importing_it_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_it_adds_less_than_10_ms_to_a_call(policy: Policy) -> None:
+def test_it_adds_less_than_5_ms_to_a_call(policy: Policy) -> None:
     instant = make_prediction()
     gate = UncertaintyGate(FakeClassifier(lambda text: instant), policy)
     script = [calls(order("tea")), DONE] * 200
@@ -169,7 +169,7 @@ def test_it_adds_less_than_10_ms_to_a_call(policy: Policy) -> None:
         added.append(took[0] - took[1])
     assert [len(desk.did) for desk in desks] == [200, 200]
     print(f"the gate adds {1000 * median(added):.2f} ms a call")
-    assert median(added) < 0.01
+    assert median(added) < 0.005
 
 
 async def test_with_the_real_classifier(sentiment: Any) -> None:
