@@ -28,10 +28,12 @@ from bayeslora_tool.artifacts.manifest import (
 from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
+from bayeslora_tool.inference.neighbours import Neighbours
 from bayeslora_tool.inference.network import Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.inference.scorer import Scored, Stages, score
+from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
 from bayeslora_tool.prediction import Prediction
@@ -59,6 +61,7 @@ class BayesLoRAClassifier:
         policy: Whose thresholds the ``adaptive`` estimator works for.
         manifest: The adapter's ``bayeslora.json``, if it has one.
         novelty: Distances to its training set, if they were fitted.
+        neighbours: Its training texts to compare with, likewise.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class BayesLoRAClassifier:
         policy: Policy | None = None,
         manifest: Manifest | None = None,
         novelty: Novelty | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
@@ -85,7 +89,7 @@ class BayesLoRAClassifier:
         limit = tokenizer.model_max_length
         self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
-        self.novelty = novelty
+        self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._batcher = self._new_batcher()
 
@@ -116,7 +120,10 @@ class BayesLoRAClassifier:
         other.labels = tuple(dict.fromkeys([*acts, *act_of.values()]))
         other.act_of = act_of
         index = {act: i for i, act in enumerate(other.labels)}
-        other.network = self.network.merged(torch.tensor([index[act_of[x]] for x in self.labels]))
+        groups = torch.tensor([index[act_of[label]] for label in self.labels])
+        other.network = self.network.merged(groups)
+        if self.neighbours is not None:
+            other.neighbours = self.neighbours.merged(groups)
         other._batcher = other._new_batcher()
         return other
 
@@ -143,6 +150,11 @@ class BayesLoRAClassifier:
     @forecast.setter
     def forecast(self, value: Forecast) -> None:
         self._forecast = value
+
+    @property
+    def reference(self) -> Reference:
+        """What a pass is held against, besides its own probabilities."""
+        return Reference(self.novelty, self.neighbours, self.sureness)
 
     @property
     def acts_fingerprint(self) -> str | None:
@@ -231,9 +243,10 @@ class BayesLoRAClassifier:
             manifest=loaded.manifest,
         )
         classifier.novelty = Novelty.load(loaded.folder)
-        if classifier.novelty is not None:
-            features = classifier.passes(["any"]).features
-            classifier.novelty.check_fit(features, len(classifier.labels))
+        classifier.neighbours = Neighbours.load(loaded.folder)
+        for fitted in (classifier.novelty, classifier.neighbours):
+            if fitted is not None:
+                fitted.check_fit(classifier.passes(["any"]).features, len(classifier.labels))
         classifier.network.encoder.wording = Wording.load(loaded.folder)
         if loaded.manifest is None:
             logger.warning(
@@ -390,12 +403,11 @@ class BayesLoRAClassifier:
         encoded = self.network.encoder.encode(texts)
         return Stages(
             self.network,
-            self.novelty,
+            self.reference,
             encoded,
             scoring,
             self.forecast,
             self.offset,
-            self.sureness,
             TOKENS_PER_PASS,
         )
 
@@ -408,7 +420,7 @@ class BayesLoRAClassifier:
             return self._predictions(stages.texts, stages.settle(policy), scoring)
         results: dict[int, Prediction] = {}
         for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS):
-            scored = score(self.network, self.novelty, batch, scoring, self.sureness)
+            scored = score(self.network, self.reference, batch, scoring)
             for text, prediction in zip(
                 batch, self._predictions(batch, scored, scoring), strict=True
             ):

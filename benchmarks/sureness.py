@@ -3,9 +3,10 @@
     python benchmarks/sureness.py intents clinc150/val.tsv clinc150/test.tsv clinc150/oos_test.tsv
         --stranger clinc150/oos_val.tsv --stranger clinc150/oos_train.tsv --asked 1451
 
-Fits the sureness on the first file and the strangers given with it, and nothing on the next two:
-there, of the texts in scope and the strangers together, so many are asked about as `--asked` says,
-by each ordering, and what gets through wrong is counted (a stranger is wrong under any label).
+Fits the sureness on the first file and the strangers given with it (with `--shipped` it is the one
+that `calibrate` fitted), and nothing on the next two: there, of the texts in scope and the
+strangers together, so many are asked about as `--asked` says, by each ordering, and what gets
+through wrong is counted (a stranger is wrong under any label).
 Interval: paired bootstrap over texts, of the difference to confidence at the same share asked.
 """
 
@@ -42,6 +43,7 @@ def main(
     stranger: Annotated[list[Path] | None, typer.Option(help="To fit on, besides.")] = None,
     asked: Annotated[list[int] | None, typer.Option(help="Texts asked about (repeatable).")] = None,
     quarter: Annotated[bool, typer.Option(help="Fit on a quarter, as `calibrate` does.")] = False,
+    shipped: Annotated[bool, typer.Option(help="Fit nothing: as the adapter has it.")] = False,
     resamples: Annotated[int, typer.Option()] = 2000,
 ) -> None:
     classifier = BayesLoRAClassifier.from_pretrained(adapter)
@@ -55,9 +57,10 @@ def main(
     texts = [*(e.text for e in examples), *strangers]
     with Progress(transient=True) as bar:
         task = bar.add_task("scoring", total=len(tuning) + len(texts))
-        measure_sureness(
-            classifier, *map(list, zip(*tuning, strict=True)), lambda n: bar.advance(task, n)
-        )
+        if not shipped:
+            measure_sureness(
+                classifier, *map(list, zip(*tuning, strict=True)), lambda n: bar.advance(task, n)
+            )
         found = predict_all(classifier, texts, Scoring(), lambda n: bar.advance(task, n))
     n = len(examples)
     wrong = np.array(
@@ -76,7 +79,7 @@ def main(
         "", *(f"through at {load}" for load in loads), "AURC", "AUGRC", "AUROC errors",
         "AUROC strangers", "AUPR", "FPR95", *(f"recall at {a:.0%}" for a in FALSE_ALARMS),
         title=f"{adapter}: {n} texts, {int(wrong[:n].sum())} wrong, {len(strangers)} strangers; "
-        f"fitted on {len(tuning)}: {classifier.sureness}",
+        f"fitted {'by calibrate' if shipped else f'on {len(tuning)}'}: {classifier.sureness}",
     )  # fmt: skip
     for name, doubt in doubts.items():
         table.add_row(

@@ -20,6 +20,7 @@ from bayeslora_tool.settings import Label, parse
 FILE_NAME = "bayeslora.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 NOVELTY_FILE = "novelty.safetensors"
+NEIGHBOURS_FILE = "neighbours.safetensors"
 WORDING_FILE = "wording.safetensors"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -81,17 +82,27 @@ class Offset(_Part):
     unexplained: Annotated[float, Field(gt=0, lt=1)]
 
 
-class Sureness(_Part):
-    """How signals of the pass without noise make the sureness of a text, see ``sureness.py``.
+class Factor(_Part):
+    """One logistic factor of the sureness: weights of its signals, none negative.
 
-    Weights of the label's log-odds, the energy of the logits and the distance to the training
-    texts, none negative. Fitted at one temperature.
+    Of the label's log-odds, the energy of the logits, the distance to the training texts and the
+    likeness to the nearest of the label's.
     """
 
     intercept: float
     log_odds: Annotated[float, Field(ge=0)]
     energy: Annotated[float, Field(ge=0)]
     distance: Annotated[float, Field(ge=0)]
+    nearest: Annotated[float, Field(ge=0)]
+
+
+class Sureness(_Part):
+    """How signals of the pass without noise make the sureness of a text, see ``sureness.py``.
+
+    The product of two factors, fitted at one temperature.
+    """
+
+    factors: tuple[Factor, Factor]
 
 
 class Forecast(_Part):
@@ -231,8 +242,8 @@ def labels_fingerprint(labels: Sequence[str]) -> str:
 
 def adapter_fingerprint(folder: Path) -> dict[str, str]:
     """SHA-256 of an adapter's files."""
-    fitted = [name for name in (NOVELTY_FILE, WORDING_FILE) if (folder / name).is_file()]
-    names = [*ADAPTER_FILES, *fitted]
+    fitted = (NOVELTY_FILE, NEIGHBOURS_FILE, WORDING_FILE)
+    names = [*ADAPTER_FILES, *(name for name in fitted if (folder / name).is_file())]
     return {name: sha256(folder / name) for name in names}
 
 

@@ -12,14 +12,20 @@ from torch import Tensor
 from bayeslora_tool.documents import shown
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_INTEGERS = ("I8", "I16", "I32", "I64")
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path, *, integers: bool = False) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, from the file's header alone.
+
+    Args:
+        path: Of the file.
+        integers: Whether tensors may hold whole numbers.
 
     Raises:
         ValueError: The file is damaged, or a tensor is of another type than floating point.
     """
+    allowed = (*_FLOATS, *_INTEGERS) if integers else _FLOATS
     try:
         with safe_open(path, framework="pt") as file:
             parts = {key: file.get_slice(key) for key in sorted(file.keys())}
@@ -28,10 +34,10 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged ({shown(error)}); restore or train it again") from None
     for key, kind in kinds.items():
-        if kind not in _FLOATS:
+        if kind not in allowed:
             raise ValueError(
                 f"{path}: tensor {key!r:.100} is of type {kind}, expected one of "
-                f"{', '.join(_FLOATS)}; restore or train it again"
+                f"{', '.join(allowed)}; restore or train it again"
             )
     return shapes
 

@@ -40,22 +40,31 @@ def train_mode(preset: Preset, dropout: float, n_draws: int) -> Callable[[list[s
     return run
 
 
-def plain_pipeline(preset: Preset) -> Callable[[list[str]], Any]:
+class PlainPipeline:
     """Transformers' own, on the merged model (its fastest form), at its best batch size."""
-    loaded = load_adapter(preset.adapter)
-    merged: Any = loaded.model.merge_and_unload()  # type: ignore[operator]
-    with quiet():
-        classify = pipeline("text-classification", model=merged, tokenizer=loaded.tokenizer)
-    best: list[int] = []
 
-    def run(texts: list[str]) -> Any:
+    def __init__(self, preset: Preset) -> None:
+        loaded = load_adapter(preset.adapter)
+        merged: Any = loaded.model.merge_and_unload()  # type: ignore[operator]
+        with quiet():
+            self.classify = pipeline(
+                "text-classification", model=merged, tokenizer=loaded.tokenizer
+            )
+        self.batch_size: int | None = None
+
+    def __call__(self, texts: list[str]) -> Any:
+        """Classify; the first call of several texts looks for the batch size."""
         if len(texts) == 1:
-            return classify(texts)
-        if not best:
-            sizes = (1, 4, 8, 16, 32, 64)
-            calls: dict[str, Call] = {str(n): partial(classify, texts, batch_size=n) for n in sizes}
-            times = take_turns(calls, 2)
-            best.append(min(sizes, key=lambda n: median(times[str(n)])))
-        return classify(texts, batch_size=best[0])
+            return self.classify(texts)
+        if self.batch_size is None:
+            self.find_batch_size(texts)
+        return self.classify(texts, batch_size=self.batch_size)
 
-    return run
+    def find_batch_size(self, texts: list[str]) -> None:
+        """Take the quickest one for texts like these, in their order."""
+        sizes = (1, 4, 8, 16, 32, 64)
+        calls: dict[str, Call] = {
+            str(n): partial(self.classify, texts, batch_size=n) for n in sizes
+        }
+        times = take_turns(calls, 2)
+        self.batch_size = min(sizes, key=lambda n: median(times[str(n)]))

@@ -30,7 +30,6 @@ from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.inference.estimators import regress
 from bayeslora_tool.inference.forecast import measured_forecast
 from bayeslora_tool.inference.sequential import measured_offset
-from bayeslora_tool.inference.sureness import signals
 from bayeslora_tool.policy import Policy, Preset, Scoring, is_foreign
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.progress import Advance, Progress, silent
@@ -334,7 +333,7 @@ def measure_sureness(
     for start in range(0, len(texts), 256):
         some = slice(start, start + 256)
         passed = classifier.passes(texts[some])
-        known.append(signals(passed, classifier.novelty).numpy())
+        known.append(classifier.reference.signals(passed).numpy())
         found = passed.logits.argmax(dim=1).tolist()
         right += [
             label is not None and index[label] == k

@@ -36,10 +36,10 @@ def _keep_head_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 class Pass(NamedTuple):
-    """One pass without noise over B texts, in float64 on the CPU."""
+    """One pass without noise over B texts, on the CPU, in float64 unless said otherwise."""
 
     logits: Tensor  # (B, C), divided by the temperature; logarithms of groups' probabilities
-    features: Tensor  # (B, d), means of the tokens at norm 1, averaged over the hidden states
+    features: Tensor  # (B, L, d), float32: each hidden state's mean over the tokens, at norm 1
     head: Tensor  # (B, d'), what the classification head reads
     energy: Tensor  # (B,), log-sum-exp of the logits, before temperature and groups
     lengths: Tensor  # (B,), in tokens
@@ -147,13 +147,13 @@ class Network:
         assert self.quick is not None
         states = range(len(self.quick.blocks) + 1) if features else ()
         found = self.quick([text.ids for text in batch], states)
-        mean = torch.full_like(found.head, torch.nan)
+        means = torch.full_like(found.head[:, None], torch.nan)
         if features:
-            mean = torch.stack([normalize(m, dim=1) for m in found.means.values()]).mean(dim=0)
+            means = normalize(torch.stack([*found.means.values()], dim=1), dim=2)
         energy = found.logits.double().logsumexp(dim=-1)
         lengths = torch.tensor([len(text.ids) for text in batch])
-        parts = (part.cpu().double() for part in (mean, found.head, energy, lengths))
-        return Pass(self._tempered(found.logits), *parts)
+        parts = (part.cpu().double() for part in (found.head, energy, lengths))
+        return Pass(self._tempered(found.logits), means.cpu().float(), *parts)
 
     def _pass(self, batch: Sequence[Encoded]) -> Pass:
         fed: list[Tensor] = []
@@ -165,14 +165,14 @@ class Network:
         lengths = torch.tensor([len(text.ids) for text in batch], device=self.device)
         states = output.hidden_states  # of each layer (B, L, d)
         kept = torch.arange(states[0].shape[1], device=self.device) < lengths[:, None]
-        means = (normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states)
-        features = torch.stack([*means]).mean(dim=0)
+        means = [normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states]
+        features = torch.stack(means, dim=1).cpu().float()
         head = fed[-1]
         if head.dim() == 3:  # decoders score every token; the text's last one counts
             head = head[torch.arange(len(batch), device=self.device), lengths - 1]
         energy = output.logits.double().logsumexp(dim=-1)
-        parts = (part.cpu().double() for part in (features, head, energy, lengths))
-        return Pass(self._tempered(output.logits), *parts)
+        parts = (part.cpu().double() for part in (head, energy, lengths))
+        return Pass(self._tempered(output.logits), features, *parts)
 
     def merged(self, groups: Tensor) -> Network:
         """The same model, in whose passes the classes of a group count as one.

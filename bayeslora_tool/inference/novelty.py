@@ -55,19 +55,19 @@ class Novelty:
     held_out: Tensor
 
     def absolute(self, features: Tensor) -> Tensor:
-        """(B,) Distance to the nearest class mean, from features (B, d)."""
-        x = normalize(features.float(), dim=1) @ self.whitening
+        """(B,) Distance to the nearest class mean, from features (B, L, d)."""
+        x = _middle(features).float() @ self.whitening
         return torch.cdist(x, self.means).amin(dim=1)
 
     def distance(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """(B,) That distance over the usual one, from features (B, d) and lengths (B,)."""
+        """(B,) That distance over the usual one, from features (B, L, d) and lengths (B,)."""
         return self.absolute(features) / (self.usual[0] + self.usual[1] * lengths.log()).exp()
 
     def percentile(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(B,) Share of held-out texts that are nearer, in [0, 1]; NaN features give NaN.
 
         Args:
-            features: (B, d), of ``network.Pass``.
+            features: (B, L, d), of ``network.Pass``.
             lengths: (B,), tokens of each text, >= 1.
         """
         distance = self.distance(features, lengths)
@@ -124,13 +124,13 @@ class Novelty:
         """Refuse to measure what was not fitted.
 
         Args:
-            features: (B, d), of any text.
+            features: (B, L, d), of any text.
             n_classes: Of the classifier.
 
         Raises:
             ValueError: Other classes or wider features than those of the training texts.
         """
-        expected = (n_classes, features.shape[1])
+        expected = (n_classes, features.shape[2])
         if self.means.shape != expected:
             raise ValueError(
                 f"{NOVELTY_FILE} was fitted to (classes, width) {tuple(self.means.shape)}, this "
@@ -138,16 +138,21 @@ class Novelty:
             )
 
 
+def _middle(features: Tensor) -> Tensor:
+    """(B, d) The mean of the hidden states, at norm 1, from features (B, L, d)."""
+    return normalize(features.mean(dim=1), dim=1)
+
+
 def fit_novelty(train: Tensor, labels: Tensor, held_out: Tensor, lengths: Tensor) -> Novelty:
     """Fit class means and their shared covariance.
 
     Args:
-        train: (N, d), features of the training texts.
+        train: (N, L, d), features of the training texts.
         labels: (N,), their classes 0 to C - 1, each at least once.
-        held_out: (M, d), features of texts of the same source that were not trained on.
+        held_out: (M, L, d), features of texts of the same source that were not trained on.
         lengths: (M,), the number of tokens of each held-out text.
     """
-    x = normalize(train.double(), dim=1)
+    x = _middle(train).double()
     n_classes = int(labels.max()) + 1
     sums = torch.zeros(n_classes, x.shape[1], dtype=x.dtype).index_add_(0, labels, x)
     means = sums / torch.bincount(labels, minlength=n_classes)[:, None]

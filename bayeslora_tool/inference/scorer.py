@@ -8,15 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayeslora_tool.artifacts.manifest import Forecast, Offset, Sureness
+from bayeslora_tool.artifacts.manifest import Forecast, Offset
 from bayeslora_tool.inference import estimators, sequential
 from bayeslora_tool.inference.encoding import Encoded, batches
 from bayeslora_tool.inference.estimators import Moments
 from bayeslora_tool.inference.forecast import forecast_belief
 from bayeslora_tool.inference.network import Linearized, Network, Pass
-from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.sequential import Belief
-from bayeslora_tool.inference.sureness import signals, sure
+from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.policy import Policy, Scoring
 
 # Which way a text stops may be wrong so many times as often as whether it does: a person sees it
@@ -34,17 +33,11 @@ class Scored(NamedTuple):
     sureness: list[float | None]
 
 
-def score(
-    network: Network,
-    novelty: Novelty | None,
-    batch: list[Encoded],
-    scoring: Scoring,
-    sureness: Sureness | None = None,
-) -> Scored:
+def score(network: Network, reference: Reference, batch: list[Encoded], scoring: Scoring) -> Scored:
     """Score one batch, by an estimator that needs no thresholds."""
     passed: Pass | None
     if scoring.estimator == "monte_carlo":
-        passed = network.deterministic(batch) if novelty or sureness else None
+        passed = None if reference == Reference() else network.deterministic(batch)
         draws = network.draw(batch, scoring.seed, range(scoring.n_draws))
         moments, source = estimators.monte_carlo(draws), "draws"
     elif scoring.estimator == "linearized":
@@ -56,24 +49,8 @@ def score(
         moments, source = estimators.deterministic(passed.probabilities), "none"
     taken = scoring.n_draws if source == "draws" else 0
     n = len(batch)
-    far, certain = _percentiles(novelty, passed, n), _sureness(sureness, novelty, passed, n)
+    far, certain = reference.novelties(passed, n), reference.surenesses(passed, n)
     return Scored(moments, [source] * n, [taken] * n, far, certain)
-
-
-def _sureness(
-    model: Sureness | None, novelty: Novelty | None, passed: Pass | None, n_texts: int
-) -> list[float | None]:
-    if model is None or passed is None:
-        return [None] * n_texts
-    found: list[float | None] = sure(model, signals(passed, novelty)).tolist()
-    return found
-
-
-def _percentiles(novelty: Novelty | None, passed: Pass | None, n_texts: int) -> list[float | None]:
-    if novelty is None or passed is None:
-        return [None] * n_texts
-    found: list[float | None] = novelty.percentile(passed.features, passed.lengths).tolist()
-    return found
 
 
 class Stages:
@@ -85,24 +62,22 @@ class Stages:
 
     Args:
         network: To run.
-        novelty: If it was fitted.
+        reference: What the texts are held against.
         texts: Encoded, each at its own ``position``.
         scoring: Draws, seed and errors.
         forecast: What a pass says of the variance.
         offset: How far draws lie off the linearization.
-        sureness: If it was fitted.
         most_tokens: Texts x tokens of one pass.
     """
 
     def __init__(
         self,
         network: Network,
-        novelty: Novelty | None,
+        reference: Reference,
         texts: Sequence[Encoded],
         scoring: Scoring,
         forecast: Forecast,
         offset: Offset,
-        sureness: Sureness | None,
         most_tokens: int,
     ) -> None:
         self.network, self.texts, self.scoring, self.offset = network, texts, scoring, offset
@@ -114,8 +89,8 @@ class Stages:
         for batch in batches(texts, most_tokens):
             passed = network.deterministic(batch)
             logits.append(passed.logits)
-            far = _percentiles(novelty, passed, len(batch))
-            certain = _sureness(sureness, novelty, passed, len(batch))
+            far = reference.novelties(passed, len(batch))
+            certain = reference.surenesses(passed, len(batch))
             for text, percentile, p in zip(batch, far, certain, strict=True):
                 self.novelty[text.position], self.sureness[text.position] = percentile, p
             rows += [text.position for text in batch]

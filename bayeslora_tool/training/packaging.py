@@ -10,27 +10,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from bayeslora_tool.artifacts import golden_predictions
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint
+from bayeslora_tool.artifacts.loading import load_backbone, quiet
 from bayeslora_tool.artifacts.manifest import (
-    FILE_NAME,
     BackboneRecord,
     Manifest,
     PosteriorRecord,
     adapter_fingerprint,
     labels_fingerprint,
-    read_manifest,
 )
-from bayeslora_tool.classifier import BayesLoRAClassifier
-from bayeslora_tool.inference.novelty import Novelty, fit_novelty
+from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
+from bayeslora_tool.inference.encoding import batches
+from bayeslora_tool.inference.neighbours import fit_neighbours, states_read
+from bayeslora_tool.inference.novelty import fit_novelty
 from bayeslora_tool.inference.wording import fit_wording
 from bayeslora_tool.progress import Advance, Progress, silent
 from bayeslora_tool.training.dataset import LabelledText
 from bayeslora_tool.training.recipe import Recipe, TrainingData
 from bayeslora_tool.training.typos import mistype_share
 
-NOVELTY_TEXTS = 20_000
+REFERENCE_TEXTS = 15_000
 USUAL_TEXTS = 2000  # held-out texts whose distances are the ordinary ones
 MEASURED_TEXTS = 500  # held-out texts measured at the end: 20 draws of each take their time
 
@@ -54,11 +56,7 @@ def package_adapter(
         output: Folder of the adapter.
         progress: Of the two stages, in texts.
     """
-    novelty = fit_adapter_novelty(classifier, data.train, data.held_out, progress=progress)
-    novelty.save(output)
-    with progress("words of the held-out texts", len(data.held_out)) as advance:
-        ordinary = [example.text for example in data.held_out]
-        fit_wording((e.text for e in data.train), ordinary, advance).save(output)
+    write_references(classifier, data, backbone, output, progress=progress)
     measured = _sample(data.held_out, MEASURED_TEXTS)
     with progress("measuring", len(measured)) as advance:
         metrics = measure(classifier, measured, progress=advance)
@@ -87,49 +85,72 @@ def package_adapter(
     (output / "README.md").write_text(_card(recipe, manifest, output.name), encoding="utf-8")
 
 
-def add_wording(folder: Path, train: Sequence[str], held_out: Sequence[str]) -> None:
-    """Fit an adapter's ``wording.safetensors`` anew; thresholds must then be calibrated again.
-
-    Args:
-        folder: Of the adapter.
-        train: The texts it was trained on.
-        held_out: Others of the same source.
-    """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ValueError(f"{folder} has no {FILE_NAME}, so nothing would vouch for the file")
-    fit_wording(train, held_out).save(folder)
-    manifest.model_copy(update={"adapter_files": adapter_fingerprint(folder)}).write(folder)
-
-
-def fit_adapter_novelty(
+def write_references(
     classifier: BayesLoRAClassifier,
-    train: Sequence[LabelledText],
-    held_out: Sequence[LabelledText],
+    data: TrainingData,
+    backbone: Path,
+    output: Path,
     *,
     progress: Progress = silent,
-) -> Novelty:
-    """Distances to at most 20,000 training texts, spread evenly over each class."""
-    by_label = sorted(train, key=lambda example: example.label)
-    kept = by_label[:: -(-len(train) // NOVELTY_TEXTS)]
+) -> None:
+    """Write what texts are later held against: distances, neighbours and letters of training.
+
+    Args:
+        classifier: Of the adapter in ``output``.
+        data: It was trained on. At most 15,000 of the training texts are compared with, spread
+            evenly over each class.
+        backbone: Folder of the base weights.
+        output: Folder of the adapter.
+        progress: Of each stage, in texts.
+    """
+    by_label = sorted(data.train, key=lambda example: example.label)
+    kept = by_label[:: -(-len(by_label) // REFERENCE_TEXTS)]
     kept += {e.label: e for e in by_label}.values()  # at least one of each class
     index = {label: i for i, label in enumerate(classifier.labels)}
     labels = torch.tensor([index[e.label] for e in kept])
-    usual = _sample(held_out, USUAL_TEXTS)
+    usual = _sample(data.held_out, USUAL_TEXTS)
     with progress("distances to the training texts", len(kept) + len(usual)) as advance:
 
-        def passes(examples: Sequence[LabelledText]) -> tuple[Tensor, Tensor]:
-            features, lengths = [], []
+        def passes(examples: Sequence[LabelledText]) -> tuple[Tensor, Tensor, Tensor]:
+            middles, features, lengths = [], [], []
             for start in range(0, len(examples), 256):
-                texts = [e.text for e in examples[start : start + 256]]
-                passed = classifier.passes(texts)  # its logits, as wide as there are classes, go
-                features.append(passed.features)
+                passed = classifier.passes([e.text for e in examples[start : start + 256]])
+                _, n_states, d = passed.features.shape
+                states = states_read(n_states, d)
+                middles.append(passed.features.mean(dim=1, keepdim=True))
+                features.append(passed.features[:, states].half())  # of all texts at once
                 lengths.append(passed.lengths)
-                advance(len(texts))
-            return torch.cat(features), torch.cat(lengths)
+                advance(len(passed.lengths))
+            return torch.cat(middles), torch.cat(features), torch.cat(lengths)
 
-        trained, _ = passes(kept)
-        return fit_novelty(trained, labels, *passes(usual))
+        trained, features, _ = passes(kept)
+        ordinary, _, lengths = passes(usual)
+        fit_novelty(trained, labels, ordinary, lengths).save(output)
+    with progress("neighbours among the training texts", len(kept)) as advance:
+        embeddings = _embed(classifier, backbone, [e.text for e in kept], advance)
+        states = states_read(*classifier.passes(["any"]).features.shape[1:])
+        fit_neighbours(features, states, labels, embeddings).save(output)
+    with progress("words of the held-out texts", len(data.held_out)) as advance:
+        held_out = [example.text for example in data.held_out]
+        fit_wording((e.text for e in data.train), held_out, advance).save(output)
+
+
+def _embed(
+    classifier: BayesLoRAClassifier, backbone: Path, texts: Sequence[str], advance: Advance
+) -> Tensor:
+    """(N, d) What the backbone alone makes of texts: the mean of its last states, at norm 1."""
+    with quiet():
+        model = load_backbone(backbone, classifier.labels).base_model.eval()
+    encoder = classifier.network.encoder
+    rows, parts = [], []
+    for batch in batches(encoder.encode(texts), TOKENS_PER_PASS):
+        ids, mask = encoder.tensors(batch)
+        with torch.inference_mode():
+            last = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        rows += [text.position for text in batch]
+        parts.append(normalize((last * mask[..., None]).sum(dim=1), dim=1))
+        advance(len(batch))
+    return torch.cat(parts)[torch.tensor(rows).argsort()]
 
 
 def _sample(examples: Sequence[LabelledText], most: int) -> Sequence[LabelledText]:

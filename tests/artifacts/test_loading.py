@@ -286,6 +286,7 @@ def test_bundled_adapters(name: str) -> None:
     folder = bundled_adapters()[name]
     sizes = {f.name: f.stat().st_size for f in folder.iterdir()}
     assert sizes.pop("novelty.safetensors") <= 1_000_000
+    assert sizes.pop("neighbours.safetensors") <= 1_200_000
     assert sizes.pop("wording.safetensors") <= 1_500_000
     assert sum(sizes.values()) <= 3_000_000
     card = (folder / "README.md").read_text()

@@ -41,7 +41,11 @@ def test_compares_all_contestants_and_draws_a_picture(
     assert all(
         row["texts_per_second"] > 0 and row["p95_ms"] >= row["p50_ms"] for row in rows.values()
     )
-    assert len(content["cases"]) == 7
+    what = [case["what"] for case in content["cases"]]
+    for order in ("as they come", "sorted by length"):
+        rivals = [w for w in what if f"1000 texts {order}, over a pipeline's in batches of" in w]
+        assert len(rivals) == 3
+    assert len(what) == 11
     assert set(content["curves"]) == {"draws T", "texts in a call", "tokens a text", "labels"}
     assert (tmp_path / "out" / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert "rank corr." in result.stdout

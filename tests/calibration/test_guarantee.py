@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from bayeslora_tool.calibration.adapter import fit_temperature
-from bayeslora_tool.calibration.guarantee import calibrate, calibrate_load, risk_bound
+from bayeslora_tool.calibration.guarantee import (
+    Rescored,
+    calibrate,
+    calibrate_load,
+    risk_bound,
+    split,
+)
 from bayeslora_tool.calibration.thresholds import (
     Goal,
     Scores,
@@ -253,6 +259,36 @@ def test_thresholds_agree_with_decide(policy: Any) -> None:
             confidence=confidence, variance=variance, novelty=novelty, sureness=sureness
         )
         assert (decide(p, policy).action == "proceed") == expected
+
+
+def hastily(scores: Scores) -> Rescored:
+    """As ``adaptive``: away from the threshold a score is a first guess, here too high."""
+
+    def rescored(thresholds: Thresholds) -> Scores:
+        near = np.abs(scores.confidence - thresholds.tau_conf) < 0.005
+        guess = (scores.confidence + 0.05).clip(max=1)
+        return replace(scores, confidence=np.where(near, scores.confidence, guess))
+
+    return rescored
+
+
+def test_the_promise_holds_for_scores_that_the_thresholds_change() -> None:
+    """And would not, if it rested on other scores than those that are acted upon."""
+    everyone = hastily(population(40_000, seed=99, unsteady=2.0))
+    redraws, delta, target = 60, 0.1, 0.05
+    kept, broken = {True: 0, False: 0}, {True: 0, False: 0}
+    for seed in range(redraws):
+        scores = population(1500, seed, unsteady=2.0)
+        _, testing = split(len(scores), seed)
+        for honest in (True, False):
+            rescored = hastily(scores.take(testing)) if honest else None
+            result = calibrate(scores, Goal(target, delta), seed=seed, rescored=rescored)
+            acted_upon = risk(everyone(result.thresholds), result.thresholds)
+            kept[honest] += result.feasible and acted_upon <= target
+            broken[honest] += result.feasible and acted_upon > target
+    assert kept[True] > redraws / 2
+    assert broken[True] / redraws <= delta + 2 * math.sqrt(delta * (1 - delta) / redraws)
+    assert broken[False] > redraws / 2
 
 
 def test_the_promise_holds_over_redraws_for_sureness_too() -> None:

@@ -1,33 +1,64 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from scipy import optimize, special
 
+from bayeslora_tool.artifacts.manifest import Sureness
 from bayeslora_tool.calibration.sureness import fit_sureness, out_of_fold
 from bayeslora_tool.inference.sureness import sure
 
-TRUE = np.array([1.5, 0.6, 0.9])
+MIX = np.array([[1, 0.3, 0, 0], [0, 1, 0.5, 0], [0, 0, 2, 0.4], [0, 0, 0, 1]])
 
 
 def texts(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signals of which the second and third hang together, whether right, and the true chance."""
+    """Signals that hang together, whether right, and the true chance: of two factors."""
     rng = np.random.default_rng(seed)
-    signals = rng.normal(size=(n, 3)) @ np.array([[1, 0.3, 0], [0, 1, 0.5], [0, 0, 2]])
-    chance = 1 / (1 + np.exp(-(1.0 + signals @ TRUE)))
-    return signals, rng.random(n) < chance, chance
+    signals = rng.normal(size=(n, 4)) @ MIX
+    right = special.expit(1.5 + 2 * signals[:, 0])
+    belongs = special.expit(2.0 + signals @ [0, 0.6, 0.9, 1.2])
+    return signals, rng.random(n) < right * belongs, right * belongs
 
 
-def test_is_the_logistic_regression_of_greatest_likelihood() -> None:
-    signals, right, _ = texts(2000)
+def weights(model: Sureness) -> np.ndarray:
+    """(2, 5) Of each factor: the four weights and the intercept."""
+    return np.array(
+        [[f.log_odds, f.energy, f.distance, f.nearest, f.intercept] for f in model.factors]
+    )
+
+
+def test_no_other_weights_are_likelier() -> None:
+    signals, right, _ = texts(1000)
     model = fit_sureness(signals, right)
     assert model is not None
+    x = np.column_stack([signals, np.ones(len(signals))])
     scale = signals.std(axis=0)
-    other = LogisticRegression(C=1.0, tol=1e-8).fit(signals / scale, right)
-    found = [model.log_odds, model.energy, model.distance]
-    np.testing.assert_allclose(found, other.coef_[0] / scale, rtol=1e-2)
-    assert model.intercept == pytest.approx(float(other.intercept_[0]), abs=0.02)
+
+    def loss(flat: np.ndarray) -> float:
+        """With the pull towards 0, in units of the signals' deviations."""
+        found = flat.reshape(2, 5)
+        p = special.expit(x @ found.T).prod(axis=1).clip(1e-12, 1 - 1e-12)
+        pull = ((found[:, :4] * scale) ** 2).sum() / 2
+        return float(pull - np.log(np.where(right, p, 1 - p)).sum())
+
+    least = loss(weights(model).ravel())
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        start = np.abs(rng.normal(size=10))
+        bounds = [*[(0, None)] * 4, (None, None)] * 2
+        other = optimize.minimize(loss, start, bounds=bounds, method="SLSQP")
+        assert other.fun > least - 0.05
+
+
+def test_finds_the_chance_that_the_texts_have() -> None:
+    model = fit_sureness(*texts(20_000)[:2])
+    assert model is not None
+    signals, _, chance = texts(2000, seed=1)
+    said = sure(model, torch.from_numpy(signals)).numpy()
+    assert np.abs(said - chance).mean() < 0.02
 
 
 def test_is_calibrated_on_texts_it_has_not_seen() -> None:
@@ -45,8 +76,9 @@ def test_is_monotone_even_where_the_texts_say_otherwise() -> None:
     signals[:, 1] *= -1
     model = fit_sureness(signals, right)
     assert model is not None
-    assert model.energy == 0
-    assert min(model.log_odds, model.distance) > 0
+    found = weights(model)[:, :4]
+    assert (found[:, 1] == 0).all()
+    assert (found[:, [0, 2, 3]].sum(axis=0) > 0).all()
 
 
 @pytest.mark.parametrize("right", [np.arange(100) < 5, np.arange(100) >= 5])
@@ -61,7 +93,7 @@ def test_out_of_fold_does_not_flatter() -> None:
     gains, honest = [], []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        signals, right = rng.normal(size=(80, 3)), rng.random(80) < 0.5
+        signals, right = rng.normal(size=(80, 4)), rng.random(80) < 0.5
         model, held_out = fit_sureness(signals, right), out_of_fold(signals, right)
         assert model is not None
         assert held_out is not None
@@ -77,4 +109,5 @@ def test_an_adapter_without_distances_has_no_weight_on_them() -> None:
     signals[:, 2] = 0
     model = fit_sureness(signals, right)
     assert model is not None
-    assert model.distance == 0
+    assert all(factor.distance == 0 for factor in model.factors)
+    assert math.isfinite(model.factors[0].intercept)

@@ -15,6 +15,11 @@ from bayeslora_tool.policy import Policy, decide
 from tests.fakes import make_prediction
 
 
+def fit(train: torch.Tensor, labels: torch.Tensor, *held_out: torch.Tensor) -> Novelty:
+    """From features of one hidden state."""
+    return fit_novelty(train[:, None], labels, held_out[0][:, None], held_out[1])
+
+
 def nine_tokens(x: torch.Tensor) -> torch.Tensor:
     return torch.full((len(x),), 9.0)
 
@@ -28,7 +33,7 @@ def blobs(n: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_distance_is_mahalanobis_to_the_nearest_class() -> None:
     x, labels = blobs()
-    novelty = fit_novelty(x, labels, x, nine_tokens(x))
+    novelty = fit(x, labels, x, nine_tokens(x))
     x = x / x.norm(dim=1, keepdim=True)
     means = [x[labels == c].mean(0) for c in range(3)]
     centred = torch.cat([x[labels == c] - means[c] for c in range(3)]).double().numpy()
@@ -37,29 +42,29 @@ def test_distance_is_mahalanobis_to_the_nearest_class() -> None:
     inverse = np.linalg.inv(covariance)
     points = torch.nn.functional.normalize(torch.randn(20, 5), dim=1)
     expected = [min(mahalanobis(p, m, inverse) for m in means) for p in points]
-    np.testing.assert_allclose(novelty.absolute(7 * points), expected, rtol=1e-2)
+    np.testing.assert_allclose(novelty.absolute(7 * points[:, None]), expected, rtol=1e-2)
 
 
 def test_distance_counts_in_units_of_what_texts_of_that_length_show() -> None:
     torch.manual_seed(0)
     x, lengths = torch.randn(600, 5), torch.randint(2, 40, (600,)).double()
-    novelty = fit_novelty(x, torch.arange(600) % 12, x, lengths)
-    distance = novelty.absolute(x).double()
+    novelty = fit(x, torch.arange(600) % 12, x, lengths)
+    distance = novelty.absolute(x[:, None]).double()
     line = linregress(lengths.log().numpy(), distance.log().numpy())
     expected = distance / (line.intercept + line.slope * lengths.log()).exp()
-    torch.testing.assert_close(novelty.distance(x, lengths).double(), expected)
+    torch.testing.assert_close(novelty.distance(x[:, None], lengths).double(), expected)
 
 
 def test_percentile_is_uniform_in_distribution_and_one_far_away() -> None:
     x, labels = blobs(6000)
     held_out = x[3000:4500]
-    novelty = fit_novelty(x[:3000], labels[:3000], held_out, nine_tokens(held_out))
-    inside = novelty.percentile(x[4500:], nine_tokens(x[4500:]))
+    novelty = fit(x[:3000], labels[:3000], held_out, nine_tokens(held_out))
+    inside = novelty.percentile(x[4500:, None], nine_tokens(x[4500:]))
     assert abs(float((inside > 0.9).double().mean()) - 0.1) < 0.03
     away = -x[:200].mean(0, keepdim=True)
     one = torch.ones(1)
-    assert novelty.percentile(away, one).item() > 0.98
-    assert novelty.percentile(torch.full((1, 5), torch.nan), one).isnan().all()
+    assert novelty.percentile(away[:, None], one).item() > 0.98
+    assert novelty.percentile(torch.full((1, 1, 5), torch.nan), one).isnan().all()
 
 
 def test_percentile_means_the_same_at_every_length() -> None:
@@ -67,19 +72,19 @@ def test_percentile_means_the_same_at_every_length() -> None:
     torch.manual_seed(0)
     lengths = torch.tensor([4.0, 16.0, 64.0]).repeat(3000)
     x = torch.cat([torch.randn(9000, 7) / lengths[:, None].sqrt(), torch.full((9000, 1), 30.0)], 1)
-    novelty = fit_novelty(x, torch.zeros(9000, dtype=torch.long), x, lengths)
+    novelty = fit(x, torch.zeros(9000, dtype=torch.long), x, lengths)
     for n in (4, 16, 64):
-        of_n = novelty.percentile(x, lengths)[lengths == n]
+        of_n = novelty.percentile(x[:, None], lengths)[lengths == n]
         assert abs(float((of_n > 0.9).double().mean()) - 0.1) < 0.05
 
 
 def test_saves_and_loads(tmp_path: Path) -> None:
     features = torch.randn(600, 5)
     lengths = torch.randint(2, 40, (600,)).double()
-    novelty = fit_novelty(features, torch.arange(600) % 12, features, lengths)
+    novelty = fit(features, torch.arange(600) % 12, features, lengths)
     novelty.save(tmp_path)
-    loaded = Novelty.load(tmp_path).percentile(features, lengths)
-    assert torch.equal(loaded, novelty.percentile(features, lengths))
+    loaded = Novelty.load(tmp_path).percentile(features[:, None], lengths)
+    assert torch.equal(loaded, novelty.percentile(features[:, None], lengths))
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -101,9 +106,7 @@ def test_features_are_the_means_of_all_hidden_states_and_do_not_depend_on_paddin
     ids = torch.tensor([text.ids])
     states = tiny.network.model(input_ids=ids, output_hidden_states=True).hidden_states
     means = [state[0].mean(0) / state[0].mean(0).norm() for state in states]
-    torch.testing.assert_close(
-        alone.features[0], (sum(means) / len(means)).double(), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(alone.features[0], torch.stack(means), rtol=1e-4, atol=1e-5)
 
 
 def test_head_features_are_what_the_head_reads(tiny: Any) -> None:

@@ -222,10 +222,11 @@ class TestTraining:
             "encoding the training file",
             "encoding the held-out file",
             "distances to the training texts",
+            "neighbours among the training texts",
             "words of the held-out texts",
             "measuring",
         ]
-        assert [total for _, total, _ in seen] == [14, 6, 20 + 2, 6, 6]  # two: a text of each label
+        assert [total for _, total, _ in seen] == [14, 6, 16 + 6, 16, 6, 6]  # two: of each label
         assert all(done == total for _, total, done in seen)
 
     def test_resumes_from_a_checkpoint(
