@@ -1,7 +1,8 @@
-"""Banking77's train.csv as TSV files, ten intents left out: python banking77_to_tsv.py train.csv FOLDER.
+"""Banking77 as TSV files, ten intents left out: python banking77_to_tsv.py train.csv FOLDER.
 
 Of the other 67, one text in five is held out: every tenth to choose the epoch by and to calibrate
-with (val.tsv), every tenth to judge (test.tsv). The ten are strangers, half to fit with, half to judge.
+with (val.tsv), every tenth to judge (test.tsv). The ten are strangers: half to fit with, half to
+judge.
 """
 
 import csv
