@@ -112,7 +112,7 @@ def main(
     pools = {}
     for name in ("intents", "sentiment"):
         preset = load_preset(name)
-        clf = BayesLoRAClassifier.from_pretrained(preset.adapter, scoring=preset.scoring)
+        clf = BayesLoRAClassifier.from_preset(preset)
         if name == "intents":
             rows = read_labelled(clinc / "test.tsv")
             strange = read_texts(clinc / "oos_test.tsv")

@@ -56,8 +56,10 @@ class Neighbours:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        # Computed once: every text is compared with them.
-        object.__setattr__(self, "_embeddings", normalize(self.texts * self.scale, dim=1))
+        # Of each class, for a text is compared with those of its own alone.
+        embeddings = normalize(self.texts * self.scale, dim=1)[self.labels.argsort()]
+        of_class = torch.split(embeddings, torch.bincount(self.labels).tolist())
+        object.__setattr__(self, "_of_class", of_class)
 
     def embed(self, features: Tensor) -> Tensor:
         """(B, k) At norm 1, from features (B, L, d) of ``network.Pass``."""
@@ -71,10 +73,12 @@ class Neighbours:
             features: (B, L, d), of ``network.Pass``.
             chosen: (B,), classes, as ``labels`` has them.
         """
-        embeddings: Tensor = self._embeddings  # type: ignore[attr-defined]
-        cosines = self.embed(features) @ embeddings.T
-        others = chosen[:, None] != self.labels
-        return cosines.masked_fill(others, -1.0).amax(dim=1)
+        of_class: tuple[Tensor, ...] = self._of_class  # type: ignore[attr-defined]
+        embeddings, found = self.embed(features), torch.empty(len(features))
+        for label in set(chosen.tolist()):
+            rows = chosen == label
+            found[rows] = (embeddings[rows] @ of_class[label].T).amax(dim=1)
+        return found
 
     def merged(self, groups: Tensor) -> Neighbours:
         """The same texts, whose classes are groups: (C,), the group of each class."""
@@ -175,7 +179,7 @@ def fit_neighbours(
         embeddings: (N, d'), of the backbone without the adapter, at norm 1.
     """
     x, e = features.flatten(start_dim=1), embeddings.double()
-    middle, usual = x.double().mean(dim=0), e.mean(dim=0)
+    middle, usual = x.mean(dim=0, dtype=torch.float64), e.mean(dim=0)
     width = x.shape[1]
     covariance, cross = torch.zeros(width, width).double(), torch.zeros(width, e.shape[1]).double()
     for start in range(0, len(x), 2048):  # in double precision a piece at a time
