@@ -155,7 +155,8 @@ def run_bench(
 
 def _spread(texts: Sequence[str], n: int) -> list[str]:
     """At most n of the texts, evenly spaced."""
-    return list(texts[:: -(-len(texts) // n)])
+    n = min(n, len(texts))
+    return [texts[i * len(texts) // n] for i in range(n)]
 
 
 def _contestants(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from bayeslora_tool.cli import (
+    adopt,
     bench,
     bind,
     calibrate,
@@ -35,6 +36,7 @@ for command in (
     demo.demo,
     doctor.doctor,
     train.train,
+    adopt.adopt,
     bind.bind,
     calibrate.calibrate,
     evaluate.evaluate,

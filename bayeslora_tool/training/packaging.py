@@ -34,6 +34,10 @@ from bayeslora_tool.training.typos import mistype_share
 
 REFERENCE_TEXTS = 15_000
 USUAL_TEXTS = 2000  # held-out texts whose distances are the ordinary ones
+# What is known of the recipe of an adapter that was trained elsewhere.
+_OF_ANY = {"backbone", "revision", "labels", "text_column", "label_column"} | {
+    *PosteriorRecord.model_fields
+}
 MEASURED_TEXTS = 500  # held-out texts measured at the end: 20 draws of each take their time
 
 
@@ -44,9 +48,10 @@ def package_adapter(
     backbone: Path,
     output: Path,
     *,
+    adopted: bool = False,
     progress: Progress = silent,
 ) -> None:
-    """Write the novelty reference, the manifest and the model card beside a saved adapter.
+    """Write references, the manifest and the model card beside a saved adapter.
 
     Args:
         classifier: Of the adapter in ``output``.
@@ -54,7 +59,8 @@ def package_adapter(
         data: It was trained on.
         backbone: Folder of the base weights.
         output: Folder of the adapter.
-        progress: Of the two stages, in texts.
+        adopted: Whether it was trained elsewhere, so that of the recipe only ``_OF_ANY`` is known.
+        progress: Of each stage, in texts.
     """
     write_references(classifier, data, backbone, output, progress=progress)
     measured = _sample(data.held_out, MEASURED_TEXTS)
@@ -66,6 +72,11 @@ def package_adapter(
         with progress("measuring with typing errors", len(spoilt)) as advance:
             found = measure(classifier, spoilt, n_draws=2, progress=advance)
         metrics["accuracy_mistyped"] = found["accuracy_deterministic"]
+    known = {
+        key: value
+        for key, value in asdict(recipe).items()
+        if key != "card" and (key in _OF_ANY or not adopted)
+    }
     manifest = Manifest(
         labels=data.labels,
         labels_sha256=labels_fingerprint(data.labels),
@@ -78,11 +89,12 @@ def package_adapter(
         ),
         golden_draws=golden_predictions.DRAWS,
         golden=golden_predictions.record_golden(classifier.predict),
-        metrics=metrics | {"n_train": len(data.train)},
-        recipe={key: value for key, value in asdict(recipe).items() if key != "card"},
+        metrics=metrics | ({} if adopted else {"n_train": len(data.train)}),
+        recipe=known,
     )
     manifest.write(output)
-    (output / "README.md").write_text(_card(recipe, manifest, output.name), encoding="utf-8")
+    card = _card(recipe, manifest, output.name)
+    (output / "README.md").write_text(card, encoding="utf-8")
 
 
 def write_references(
@@ -204,6 +216,12 @@ def _card(recipe: Recipe, manifest: Manifest, name: str) -> str:
     labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
     rows = "\n".join(f"| {key} | {value} |" for key, value in manifest.recipe.items()
                      if key != "labels")  # fmt: skip
+    source = "It was trained elsewhere, with plain PEFT; on what, nothing here says."
+    if "n_train" in metrics:
+        source = (
+            f"Trained on {metrics['n_train']} texts that do not recur there. The best\n"
+            f"epoch was chosen on the same file, so the figures flatter a little."
+        )
     typed = ""
     if "accuracy_mistyped" in metrics:
         typed = f"| accuracy, a typing error in each text | {metrics['accuracy_mistyped']:.4f} |\n"
@@ -215,10 +233,9 @@ on `{recipe.backbone}` (revision `{recipe.revision}`).
 
 {recipe.card.strip()}
 
-## Measured on the held-out file of the training run
+## Measured
 
-{metrics["n"]} texts, evenly spaced in the file; trained on {metrics["n_train"]} texts that do not
-recur there. The best epoch was chosen on the same file, so the figures flatter a little.
+On {metrics["n"]} held-out texts, evenly spaced in their file. {source}
 
 | what | value |
 | --- | --- |
