@@ -25,6 +25,10 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="Hub name or folder.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    balanced: Annotated[
+        bool | None,
+        typer.Option("--balanced", help="Rare labels count as much as frequent ones."),
+    ] = None,
     start: Annotated[
         str | None, typer.Option(help="Adapter whose weights to start from, bundled or a folder.")
     ] = None,
@@ -51,6 +55,7 @@ def train(
             "backbone": backbone,
             "epochs": epochs,
             "seed": seed,
+            "balanced": balanced,
         }
         given = {key: value for key, value in given.items() if value is not None}
         if "backbone" in given:

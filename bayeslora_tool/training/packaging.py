@@ -177,7 +177,7 @@ def measure(
     n_draws: int = 20,
     progress: Advance = lambda n: None,
 ) -> dict[str, Any]:
-    """Accuracy without noise and of the mean of draws, and the confidences and variances seen.
+    """Accuracy without noise and of the mean of draws, mean recall, confidences, variances.
 
     Args:
         classifier: The adapter to measure.
@@ -186,6 +186,7 @@ def measure(
         progress: Called with the number of texts done since the last call.
     """
     right, noisy = [], []
+    recalls: dict[str, list[bool]] = {}
     for start in range(0, len(examples), 64):
         some = examples[start : start + 64]
         texts = [e.text for e in some]
@@ -196,6 +197,8 @@ def measure(
             (p.label == e.label, q.label == e.label)
             for e, p, q in zip(some, plain, drawn, strict=True)
         ]
+        for e, p in zip(some, plain, strict=True):
+            recalls.setdefault(e.label, []).append(p.label == e.label)
         noisy += [(q.confidence, q.variance) for q in drawn]
         progress(len(texts))
     at = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
@@ -206,6 +209,7 @@ def measure(
         "n_draws": n_draws,
         "accuracy_deterministic": deterministic,
         "accuracy_monte_carlo": monte_carlo,
+        "balanced_accuracy": float(np.mean([np.mean(found) for found in recalls.values()])),
         "quantiles_at": at,
         "quantiles": {"confidence": confidence, "variance": variance},
     }
@@ -241,6 +245,7 @@ On {metrics["n"]} held-out texts, evenly spaced in their file. {source}
 | --- | --- |
 | accuracy, deterministic pass | {metrics["accuracy_deterministic"]:.4f} |
 | accuracy, mean of {metrics["n_draws"]} draws | {metrics["accuracy_monte_carlo"]:.4f} |
+| mean recall of the labels, deterministic pass | {metrics["balanced_accuracy"]:.4f} |
 {typed}| variance, median and 95 % quantile | {metrics["quantiles"]["variance"][3]:.2g}, \
 {metrics["quantiles"]["variance"][5]:.2g} |
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from bayeslora_tool.settings import Label, parse, read_settings
 from bayeslora_tool.text import normal_text
 from bayeslora_tool.training.dataset import LabelledText, read_labelled
 
+logger = logging.getLogger(__name__)
+
+IMBALANCE = 10  # texts of the most frequent label to one of the rarest, from where training warns
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 
@@ -42,6 +46,8 @@ class Recipe:
             stays random.
         weight_decay: Of AdamW.
         label_smoothing: Share of each target spread evenly over all labels.
+        balanced: Whether rare labels count as much as frequent ones: in the loss each text weighs
+            inversely to its label's share, and the best epoch is that of the best mean recall.
         typos: Share of the training texts that is mistyped (``typos.py``), anew in each epoch, with
             one slip or two; the best epoch is then that of the held-out texts with and without.
         group_by_length: Batches of texts alike in length: two or three times as fast where lengths
@@ -70,6 +76,7 @@ class Recipe:
     head_learning_rate: Annotated[float, Field(ge=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    balanced: bool = False
     typos: Annotated[float, Field(ge=0, le=1)] = 0.0
     group_by_length: bool = False
     epochs: Count = 5
@@ -161,6 +168,13 @@ def read_training_data(recipe: Recipe, train: str | Path, held_out: str | Path) 
                 f"{Path(held_out).name}, line {example.line}: label {example.label!r} has no text "
                 f"in {Path(train).name}"
             )
+    (often, most), (rare, fewest) = counts.most_common()[0], counts.most_common()[-1]
+    if most > IMBALANCE * fewest and not recipe.balanced:
+        logger.warning(
+            "%s: %d texts have the label %r and %d the label %r; the rare ones will hardly be "
+            "learnt unless they count as much (`balanced: true` in the recipe, or --balanced)",
+            Path(train).name, most, often, fewest, rare,
+        )  # fmt: skip
     names = tuple(recipe.labels.values()) if recipe.labels else tuple(sorted(counts))
     if missing := [name for name in names if name not in counts]:
         raise ValueError(f"{Path(train).name} has no text with label {missing[0]!r}")

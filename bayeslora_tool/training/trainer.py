@@ -18,7 +18,8 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -142,7 +143,7 @@ def train_adapter(
         save_total_limit=2,
         train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        metric_for_best_model="balanced_accuracy" if recipe.balanced else "accuracy",
         greater_is_better=True,
         logging_steps=100,
         seed=recipe.seed,
@@ -154,8 +155,11 @@ def train_adapter(
             f"{arguments.n_gpu} GPUs are visible to one process; start with `accelerate launch -m "
             f"bayeslora_tool train ...`, or set CUDA_VISIBLE_DEVICES to one of them"
         )
+    counts = torch.bincount(torch.tensor([row["labels"] for row in train]))
     trainer = _NoisyTrainer(
         posterior=posterior,
+        # As scikit-learn's "balanced": the mean weight of a text is 1.
+        class_weights=len(train) / (len(counts) * counts) if recipe.balanced else None,
         head_learning_rate=recipe.head_learning_rate,
         model=model,
         args=arguments,
@@ -207,9 +211,15 @@ class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
     """Adapter noise on, backbone dropout off: the forward pass of inference, with gradients."""
 
     def __init__(
-        self, *, posterior: AdapterPosterior, head_learning_rate: float, **arguments: Any
+        self,
+        *,
+        posterior: AdapterPosterior,
+        head_learning_rate: float,
+        class_weights: Tensor | None = None,
+        **arguments: Any,
     ) -> None:
         self.posterior, self.head_learning_rate = posterior, head_learning_rate
+        self.class_weights = class_weights
         super().__init__(**arguments)
 
     def compute_loss(
@@ -219,7 +229,27 @@ class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
             return super().compute_loss(model, inputs, *args, **kwargs)
         model.eval()  # Trainer has just called train(), which would wake the backbone's dropout
         with self.posterior.training_noise(len(inputs["labels"])):
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            if self.class_weights is None:
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            return self._weighted_loss(model, inputs, *args, **kwargs)
+
+    def _weighted_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The mean over the batch of each text's loss times its label's weight."""
+        assert self.class_weights is not None
+        labels = inputs["labels"]
+        outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
+        smoothing = self.args.label_smoothing_factor
+        losses = cross_entropy(
+            outputs.logits.float(), labels, reduction="none", label_smoothing=smoothing
+        )
+        loss = (losses * self.class_weights.to(losses)[labels]).mean()
+        return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         if getattr(self, "optimizer", None) is None:
@@ -270,7 +300,9 @@ def _copy_weights(
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:
-    return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
+    right = prediction.predictions == prediction.label_ids
+    recalls = [right[prediction.label_ids == label].mean() for label in {*prediction.label_ids}]
+    return {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(recalls))}
 
 
 def _save(model: PeftModel, recipe: Recipe, output: Path) -> None:

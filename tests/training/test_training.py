@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.training.dataset import LabelledText, read_labelled
@@ -310,3 +311,90 @@ def test_accuracy_of_the_bundled_intents_adapter(shared_data: Path) -> None:
     right = sum(p.label == label for p, label in zip(found, gold, strict=True))
     assert len(gold) == 4500
     assert right / len(gold) >= 0.96
+
+
+class TestBalanced:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[Path, Path]:
+        """Eleven texts of one label to one of the other; as many of each held out."""
+        things = (
+            "film",
+            "day",
+            "house",
+            "car",
+            "plan",
+            "dog",
+            "book",
+            "song",
+            "cake",
+            "trip",
+            "hat",
+        )
+        good = [f"a good {thing} and a {other}\tgood" for thing in things for other in things[:4]]
+        bad = [f"a bad {thing}\tbad" for thing in things[:4]]
+        held = [f"the {word} {thing}\t{word}" for thing in things for word in ("good", "bad")]
+        return (
+            write(tmp_path, "t.tsv", "\n".join(["text\tlabel", *good, *bad])),
+            write(tmp_path, "h.tsv", "\n".join(["text\tlabel", *held])),
+        )
+
+    def test_rare_labels_are_told_of(self, files: Any, caplog: Any) -> None:
+        read_training_data(Recipe(), *files)
+        assert "t.tsv: 44 texts have the label 'good' and 4 the label 'bad'" in caplog.text
+        caplog.clear()
+        read_training_data(Recipe(balanced=True), *files)
+        assert not caplog.text
+
+    def test_the_loss_is_the_mean_of_each_texts_times_its_weight(
+        self, tiny_backbone: Path, tmp_path: Path
+    ) -> None:
+        from peft import get_peft_model
+        from transformers import TrainingArguments
+
+        from bayeslora_tool.artifacts.loading import load_backbone, quiet
+        from bayeslora_tool.inference.posterior import AdapterPosterior
+        from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
+
+        with quiet():
+            model = get_peft_model(load_backbone(tiny_backbone, ["a", "b"]), _lora_config(Recipe()))
+        trainer = _NoisyTrainer(
+            posterior=AdapterPosterior(model, dropout=0.5),  # of an adapter that is still nothing
+            head_learning_rate=1.0,
+            class_weights=torch.tensor([3.0, 0.5]),
+            model=model,
+            args=TrainingArguments(
+                report_to="none", output_dir=str(tmp_path), use_cpu=True, label_smoothing_factor=0.1
+            ),
+        )
+        ids, labels = (
+            torch.tensor([[101, 2204, 102], [101, 2919, 102], [101, 2143, 102]]),
+            [0, 1, 1],
+        )
+        with torch.inference_mode():
+            log_p = model.eval()(input_ids=ids).logits.log_softmax(-1).numpy()
+        of_texts = [
+            -(0.95 * row[k] + 0.05 * row[1 - k]) for row, k in zip(log_p, labels, strict=True)
+        ]
+        expected = np.mean([w * loss for w, loss in zip([3, 0.5, 0.5], of_texts, strict=True)])
+        inputs = {"input_ids": ids, "labels": torch.tensor(labels)}
+        got = trainer.compute_loss(model.train(), inputs).item()
+        assert got == pytest.approx(float(expected), rel=1e-5)
+
+    def test_each_text_weighs_inversely_to_its_labels_share(
+        self, tiny_backbone: Path, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The loss is the mean of those of the labels: as if each had as many texts."""
+        from bayeslora_tool.training import trainer
+
+        seen: list[Any] = []
+
+        class Spy(trainer._NoisyTrainer):  # type: ignore[misc]
+            def __init__(self, **arguments: Any) -> None:
+                seen.append(arguments["class_weights"])
+                super().__init__(**arguments)
+
+        monkeypatch.setattr(trainer, "_NoisyTrainer", Spy)
+        recipe = Recipe(backbone=str(tiny_backbone), revision=None, epochs=1, balanced=True)
+        trainer.train_adapter(recipe, read_training_data(recipe, *files), tmp_path / "out")
+        expected = compute_class_weight("balanced", classes=np.arange(2), y=[0] * 4 + [1] * 44)
+        np.testing.assert_allclose(seen[0], expected, rtol=1e-6)
