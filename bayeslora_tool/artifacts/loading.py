@@ -94,9 +94,19 @@ def load_adapter(
     if manifest is not None:
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
-    model = _add_adapter(load_backbone(base_folder, names, dtype=dtype), config, folder)
+    backbone, new = load_with_new(base_folder, names, dtype=dtype)
+    roots = whole_modules(backbone, new)
+    model = _add_adapter(backbone, config, folder)
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     _check_keys(expected, shapes, folder)
+    if random := [name for name in new if f"base_model.model.{name}" not in expected]:
+        lost = [root for root in roots if any(name.startswith(f"{root}.") for name in random)]
+        raise ValueError(
+            f"{', '.join(random)} stand neither in adapter {folder} nor in backbone {base_folder}, "
+            f"so they are random, and each load would give other answers; train the adapter again "
+            f"with modules_to_save={lost} and without LoRA in them, or pass base= with the model "
+            f"that has them"
+        )
     for key, tensor in expected.items():
         if tensor.shape != shapes[key]:
             raise ValueError(
@@ -120,14 +130,26 @@ def load_adapter(
 def load_backbone(
     folder: Path, labels: Sequence[str], *, dtype: torch.dtype | None = None
 ) -> PreTrainedModel:
+    """The backbone with a fresh head for ``labels``; see :func:`load_with_new`."""
+    return load_with_new(folder, labels, dtype=dtype)[0]
+
+
+def load_with_new(
+    folder: Path, labels: Sequence[str], *, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, list[str]]:
     """The backbone with a fresh head for ``labels``, from a local folder, safetensors only.
 
+    Returns:
+        The model, and the names of its parameters that the folder does not hold: they are random.
+
     Raises:
-        ValueError: transformers cannot load it, or only with code from the folder.
+        ValueError: transformers cannot load it, or only with code from the folder; or the folder
+            lacks more than what a classifier puts on top of a backbone.
     """
+    model: PreTrainedModel
     try:
         with quiet():
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            model, found = AutoModelForSequenceClassification.from_pretrained(
                 str(folder),
                 num_labels=len(labels),
                 id2label=dict(enumerate(labels)),
@@ -136,12 +158,41 @@ def load_backbone(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                output_loading_info=True,
             )
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"backbone {folder} cannot be loaded: {shown(error)}; restore it from its source"
         ) from None
-    return model
+    missing = found["missing_keys"]
+    new = [name for name, _ in model.named_parameters() if name in missing]
+    # Many are saved without a pooler, which belongs to the head; without the rest nothing is left.
+    prefix = f"{model.base_model_prefix}."
+    if own := [name for name in new if name.startswith(prefix) and "pooler" not in name.split(".")]:
+        raise ValueError(
+            f"backbone {folder} lacks {len(own)} of its own weights {shown(own[:3])}; restore it "
+            f"from its source, with a config.json of the same model"
+        )
+    return model, new
+
+
+def whole_modules(model: nn.Module, parameters: Collection[str]) -> list[str]:
+    """The fewest modules that hold these parameters and no others.
+
+    Args:
+        model: That has the parameters.
+        parameters: Names of some of them.
+    """
+    found: list[str] = []
+    for name, module in model.named_modules():  # outer ones first
+        inner = [f"{name}.{key}" for key, _ in module.named_parameters()]
+        if (
+            inner
+            and {*inner} <= {*parameters}
+            and not name.startswith((*(f"{f}." for f in found),))
+        ):
+            found.append(name)
+    return found
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,13 @@ from transformers import (
 )
 
 from bayeslora_tool.artifacts.backbone import find_backbone
-from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, load_tokenizer, quiet
+from bayeslora_tool.artifacts.loading import (
+    load_adapter,
+    load_tokenizer,
+    load_with_new,
+    quiet,
+    whole_modules,
+)
 from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import Encoder
@@ -92,8 +99,10 @@ def train_adapter(
     set_seed(recipe.seed)
     folder = find_backbone(recipe.backbone, recipe.revision)
     tokenizer = load_tokenizer(folder)
+    backbone, new = load_with_new(folder, data.labels)
     with quiet():
-        model = get_peft_model(load_backbone(folder, data.labels), _lora_config(recipe))
+        model = get_peft_model(backbone, _lora_config(recipe, backbone, new))
+    _check_comes_back(model, folder, data.labels)
     if start is not None:
         _copy_weights(start, model, folder, data.labels)
     posterior = AdapterPosterior(
@@ -266,8 +275,24 @@ class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
         return self.optimizer
 
 
-def _lora_config(recipe: Recipe) -> LoraConfig:
+def _lora_config(recipe: Recipe, backbone: nn.Module, new: Collection[str]) -> LoraConfig:
+    """Of an adapter that brings along what is new on its backbone, trained whole.
+
+    Args:
+        recipe: With rank, alpha, dropout and targets.
+        backbone: Before the adapter.
+        new: Names of its parameters that no file holds.
+    """
+    roots = whole_modules(backbone, new)
+    heads = ("classifier", "score")  # PEFT saves these by itself
+    inside = [
+        name
+        for name, _ in backbone.named_modules()
+        if name not in heads and any(f"{name}.".startswith(f"{root}.") for root in roots)
+    ]
     return LoraConfig(
+        modules_to_save=[root for root in roots if root not in heads] or None,
+        exclude_modules=inside or None,
         task_type=TaskType.SEQ_CLS,
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -275,6 +300,20 @@ def _lora_config(recipe: Recipe) -> LoraConfig:
         # For whoever loads the adapter without this package: PEFT's dropout is input dropout.
         lora_dropout=recipe.dropout if recipe.placement == "input" else 0.0,
     )
+
+
+def _check_comes_back(model: PeftModel, backbone: Path, labels: Sequence[str]) -> None:
+    """Save and load the adapter before it is trained: what fails now would fail after hours."""
+    # Loading draws random weights, and training is to draw what it drew before.
+    with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
+        with quiet():
+            model.save_pretrained(folder, save_embedding_layers=False)
+        try:
+            load_adapter(folder, base=backbone, labels=labels, device="cpu")
+        except ValueError as error:
+            raise ValueError(
+                f"an adapter of this recipe could not be loaded back: {error}"
+            ) from error
 
 
 def _copy_weights(

@@ -85,12 +85,13 @@ class TestTraining:
         from peft import get_peft_model
         from transformers import TrainingArguments
 
-        from bayeslora_tool.artifacts.loading import load_backbone, quiet
+        from bayeslora_tool.artifacts.loading import load_with_new, quiet
         from bayeslora_tool.inference.posterior import AdapterPosterior
         from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
 
+        backbone, new = load_with_new(tiny_backbone, ["a", "b"])
         with quiet():
-            model = get_peft_model(load_backbone(tiny_backbone, ["a", "b"]), _lora_config(Recipe()))
+            model = get_peft_model(backbone, _lora_config(Recipe(), backbone, new))
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter)
