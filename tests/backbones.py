@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def word_tokenizer(*, special: bool = True, ends: bool = True) -> PreTrainedTokenizerFast:
+def word_tokenizer(
+    vocabulary: Sequence[str] = (*SPECIAL, *WORDS), *, special: bool = True, ends: bool = True
+) -> PreTrainedTokenizerFast:
     """One token a word.
 
     Args:
+        vocabulary: In the order of the ids.
         special: Whether it has padding, a beginning and an end.
         ends: Whether it puts beginning and end around a text.
     """
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(SPECIAL + WORDS)}, "<unk>"))
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, "<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     if special and ends:
         words.post_processor = processors.TemplateProcessing(

@@ -112,6 +112,14 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
                 f"{path}: `task_type` (={content['task_type']!r:.80}) is another task than text "
                 f"classification; an adapter trained with task_type='SEQ_CLS' is needed"
             )
+        # PEFT writes it where no task was named.
+        mapping = content.get("auto_mapping")
+        trained = str(mapping.get("base_model_class")) if isinstance(mapping, dict) else ""
+        if "For" in trained and not trained.endswith("ForSequenceClassification"):
+            raise ValueError(
+                f"{path}: `base_model_class` (={trained!r:.80}) has another task than text "
+                f"classification; an adapter of a model for sequence classification is needed"
+            )
         start = content.get("init_lora_weights")
         if isinstance(start, str) and start not in _STARTS:
             raise ValueError(

@@ -21,17 +21,27 @@ HubName = Annotated[str, Field(min_length=1, max_length=1000)]  # or a folder
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,199}$")]
 
 # Never code, never pickles.
+_TOKENIZER_FILES = [
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+]
 _BACKBONE_FILES = [
     "config.json",
     "*.safetensors",
     "*.safetensors.index.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "vocab.*",
-    "merges.txt",
-    "tokenizer.model",
+    *_TOKENIZER_FILES,
 ]
-_ADAPTER_FILES = ["adapter_config.json", "*.safetensors", "bayeslora.json"]
+_ADAPTER_FILES = [
+    "adapter_config.json",
+    "*.safetensors",
+    "bayeslora.json",
+    "config.json",
+    *_TOKENIZER_FILES,
+]
 
 
 def find_backbone(name: str | Path, revision: str | None = None) -> Path:
@@ -115,6 +125,11 @@ def backbone_fingerprint(folder: Path) -> dict[str, str]:
     patterns = ("*.safetensors", tokenizer, "config.json")
     files = sorted(file for pattern in patterns for file in folder.glob(pattern))
     return {file.name: sha256(file) for file in files}
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """What in a folder belongs to a tokenizer."""
+    return sorted(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern))
 
 
 def sha256(path: Path) -> str:

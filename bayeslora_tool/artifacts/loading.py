@@ -23,6 +23,7 @@ from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -41,7 +42,12 @@ from bayeslora_tool.artifacts.manifest import (
     read_manifest,
 )
 from bayeslora_tool.artifacts.tensors import read_shapes, read_tensors
-from bayeslora_tool.documents import shown
+from bayeslora_tool.artifacts.vocabulary import (
+    check_vocabulary,
+    fit_embeddings,
+    tokenizer_folder,
+)
+from bayeslora_tool.documents import read_document, shown
 from bayeslora_tool.text import check_label
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -95,9 +101,12 @@ def load_adapter(
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
     backbone, new = load_with_new(base_folder, names, dtype=dtype)
+    _check_exclusive(base_folder, folder)
     roots = whole_modules(backbone, new)
+    embeddings = fit_embeddings(backbone, shapes)
     model = _add_adapter(backbone, config, folder)
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    expected |= {key: model.get_parameter(key) for key in embeddings if key not in expected}
     _check_keys(expected, shapes, folder)
     if random := [name for name in new if f"base_model.model.{name}" not in expected]:
         lost = [root for root in roots if any(name.startswith(f"{root}.") for name in random)]
@@ -124,7 +133,11 @@ def load_adapter(
         model.to(device)
     except (AssertionError, RuntimeError) as error:  # torch has both for a missing device
         raise ValueError(f"`device` (={str(device)!r}) is of no use here: {error}") from None
-    return LoadedAdapter(model, load_tokenizer(base_folder), names, manifest, folder)
+    source = tokenizer_folder(folder, base_folder)
+    tokenizer = load_tokenizer(source, backbone.config)
+    if source != base_folder:
+        check_vocabulary(tokenizer, backbone, source)
+    return LoadedAdapter(model, tokenizer, names, manifest, folder)
 
 
 def load_backbone(
@@ -195,11 +208,24 @@ def whole_modules(model: nn.Module, parameters: Collection[str]) -> list[str]:
     return found
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The backbone's tokenizer, from a local folder."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        str(folder), trust_remote_code=False, local_files_only=True
-    )
+def load_tokenizer(folder: Path, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a backbone or an adapter, from a local folder.
+
+    Args:
+        folder: That holds it.
+        config: Of the model, where the folder may not hold it.
+
+    Raises:
+        ValueError: The files are damaged, or ask for code of their own.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), config=config, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # what tokenizers raises of a damaged file has no narrower class
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be loaded: {shown(error)}; restore its files"
+        ) from None
     return tokenizer
 
 
@@ -285,6 +311,18 @@ def _find_base(
     if config.base_model_name_or_path is None:
         raise ValueError(f"{folder / CONFIG_NAME} names no base model; pass base=")
     return find_backbone(config.base_model_name_or_path, config.revision)
+
+
+def _check_exclusive(*folders: Path) -> None:
+    for file in (folder / "config.json" for folder in folders):
+        content = read_document(file) if file.is_file() else {}
+        kind = content.get("problem_type") if isinstance(content, dict) else None
+        if kind not in (None, "single_label_classification"):
+            raise ValueError(
+                f"{file}: `problem_type` (={kind!r:.80}) has no labels that exclude each other, "
+                f"but the probabilities here are those of one label in several; an adapter trained "
+                f"with problem_type='single_label_classification' is needed"
+            )
 
 
 def _check_keys(expected: Collection[str], found: Collection[str], folder: Path) -> None:

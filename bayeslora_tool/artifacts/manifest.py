@@ -13,7 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bayeslora_tool.artifacts.backbone import HubName, Revision, find_adapter, sha256
+from bayeslora_tool.artifacts.backbone import (
+    HubName,
+    Revision,
+    find_adapter,
+    sha256,
+    tokenizer_files,
+)
 from bayeslora_tool.documents import read_document, shown
 from bayeslora_tool.settings import Label, parse
 
@@ -244,6 +250,7 @@ def adapter_fingerprint(folder: Path) -> dict[str, str]:
     """SHA-256 of an adapter's files."""
     fitted = (NOVELTY_FILE, NEIGHBOURS_FILE, WORDING_FILE)
     names = [*ADAPTER_FILES, *(name for name in fitted if (folder / name).is_file())]
+    names += [file.name for file in tokenizer_files(folder)]
     return {name: sha256(folder / name) for name in names}
 
 

@@ -72,6 +72,9 @@ class Encoder:
         tokenizer: Of the backbone.
         max_tokens: Longer texts are cut here, and say so.
 
+    Raises:
+        ValueError: The tokenizer has no token to pad with.
+
     Attributes:
         wording: Says how foreign a text looks, if that was fitted.
     """
@@ -80,8 +83,7 @@ class Encoder:
         self.wording: Wording | None = None
         self.max_tokens = max_tokens
         self.max_characters = min(CHARACTERS_PER_TOKEN * max_tokens, MAX_CHARACTERS)
-        pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-        self.pad_id = int(pad if pad is not None else end if end is not None else 0)
+        self.pad_id = _pad_id(tokenizer)
         self._read: Callable[[list[str]], list[tuple[list[int], bool, float]]]
         if tokenizer.is_fast:
             self._read = _FastReader(tokenizer, max_tokens)
@@ -117,6 +119,25 @@ class Encoder:
         ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         return ids, mask
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Of padding, or of another token that ends no text.
+
+    A decoder takes for a text's last token the last that is none of padding.
+    """
+    if tokenizer.pad_token_id is not None:
+        return int(tokenizer.pad_token_id)
+    last = tokenizer("a")["input_ids"][-1:]
+    for name in ("eos_token_id", "bos_token_id", "sep_token_id", "cls_token_id", "mask_token_id"):
+        found = getattr(tokenizer, name, None)
+        if found is not None and found not in last:
+            return int(found)
+    raise ValueError(
+        "`tokenizer` has no pad token, nor another special one that ends no text, so texts of "
+        "different lengths cannot share a batch; give it the one that the model was trained with "
+        "(tokenizer.pad_token = ...), and save it beside the adapter"
+    )
 
 
 class _FastReader:

@@ -111,6 +111,7 @@ def train_adapter(
     index = {label: i for i, label in enumerate(data.labels)}
 
     encoder = Encoder(tokenizer, recipe.max_tokens)
+    tokenizer.pad_token_id = model.config.pad_token_id = encoder.pad_id  # as at inference
 
     def encode(examples: Sequence[LabelledText], what: str) -> list[dict[str, Any]]:
         encoded = []

@@ -11,12 +11,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModelForTokenClassification
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, quiet
+from bayeslora_tool.artifacts.loading import (
+    load_adapter,
+    load_backbone,
+    load_tokenizer,
+    quiet,
+)
 from bayeslora_tool.training.recipe import Recipe, read_training_data
 from bayeslora_tool.training.trainer import train_adapter
-from tests.backbones import SETTINGS, save_backbone
+from tests.backbones import SETTINGS, SPECIAL, WORDS, save_backbone, word_tokenizer
 
 LABELS = ["bad", "good"]
 IDS = torch.tensor([[0, 5, 9, 11, 2]])
@@ -120,3 +126,112 @@ def test_training_saves_what_is_new_and_loads_back(
     assert again.predict(text)[0].variance > 0
     one, other = (c.predict(text)[0].confidence for c in (trained, again))
     assert one == pytest.approx(other, abs=1e-6)
+
+
+def with_more_words(base: Path, folder: Path, **options: Any) -> Any:
+    """An adapter of a model whose vocabulary grew, its tokenizer beside it, and the model."""
+    tokenizer = load_tokenizer(base)
+    tokenizer.add_tokens(["zebra", "yak", "newt"])
+    torch.manual_seed(3)
+    with quiet():
+        model = load_backbone(base, LABELS)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], lora_dropout=0.2)
+        model = get_peft_model(model, config)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3) if parameter.requires_grad else None
+        model.save_pretrained(folder, **options)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def test_words_added_in_training_are_read_by_the_tokenizer_beside_the_adapter(
+    tmp_path: Path,
+) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    model = with_more_words(base, tmp_path / "out", save_embedding_layers=True)
+    classifier = BayesLoRAClassifier.from_pretrained(tmp_path / "out", base=base)
+    ids = [*map(WORDS.index, ["a", "good"]), len(WORDS)]
+    ids = torch.tensor([[0, *(i + len(SPECIAL) for i in ids), 2]])
+    with torch.inference_mode():
+        expected = model.eval()(input_ids=ids).logits.softmax(dim=-1)[0]
+    (found,) = classifier.predict(["a good zebra"], estimator="deterministic")
+    assert found.unread == 0
+    assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_words_whose_embeddings_were_not_saved_are_refused(tmp_path: Path) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    with_more_words(base, tmp_path / "out", save_embedding_layers=False)
+    with pytest.raises(ValueError, match=r"knows 18 tokens, .*for 15: .*save_embedding_layers"):
+        load_adapter(tmp_path / "out", base=base, device="cpu")
+
+
+def test_a_tokenizer_that_no_manifest_records_is_refused(
+    adapter_copy: Path, tiny_backbone: Path
+) -> None:
+    load_tokenizer(tiny_backbone).save_pretrained(adapter_copy)
+    with pytest.raises(ValueError, match=r"records no fingerprint of .*tokenizer\.json"):
+        load_adapter(adapter_copy)
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    folder = save_adapter(tmp_path / "out", base)
+    load_tokenizer(base).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text('{"model": 3}')
+    with pytest.raises(ValueError, match=r"tokenizer in .*out cannot be loaded"):
+        load_adapter(folder, base=base, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+@pytest.mark.parametrize("beside", ["base", "out"])
+def test_labels_that_do_not_exclude_each_other_are_refused(
+    kind: str, beside: str, tmp_path: Path
+) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    folder = save_adapter(tmp_path / "out", base)
+    file = tmp_path / beside / "config.json"
+    config = json.loads((base / "config.json").read_text())
+    file.write_text(json.dumps(config | {"problem_type": kind}))
+    with pytest.raises(ValueError, match=rf"{beside}/config\.json: `problem_type` \(='{kind}'\)"):
+        load_adapter(folder, base=base, device="cpu")
+
+
+def test_an_adapter_of_a_token_classifier_that_names_no_task_is_refused(tmp_path: Path) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    with quiet():
+        model = AutoModelForTokenClassification.from_pretrained(str(base), num_labels=2)
+        config = LoraConfig(r=4, target_modules=["query"], modules_to_save=["classifier"])
+        get_peft_model(model, config).save_pretrained(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"`base_model_class` \(='BertForTokenClassification'\)"):
+        load_adapter(tmp_path / "out", base=base, device="cpu")
+
+
+class TestPadding:
+    def test_a_decoder_reads_the_last_token_whatever_it_is(self, tmp_path: Path) -> None:
+        """Token 0 ends a short text; beside a long one it is not taken for padding."""
+        bare = word_tokenizer([*WORDS, *SPECIAL], ends=False)
+        bare.pad_token = bare.eos_token = None
+        base = save_backbone(tmp_path / "base", "gpt2", bare)
+        folder = save_adapter(tmp_path / "out", base, ["c_attn"], fan_in_fan_out=True)
+        texts = [f"good {WORDS[0]}", "bad film", "a lovely day a good meal"]
+        model: Any = load_adapter(folder, base=base, device="cpu").model
+        model.config.pad_token_id = None  # then transformers takes the last token there is
+        expected = []
+        for text in texts:
+            ids = torch.tensor([[WORDS.index(word) for word in text.split()]])
+            with torch.inference_mode():
+                expected.append(model(input_ids=ids).logits.softmax(dim=-1)[0].tolist())
+        classifier = BayesLoRAClassifier.from_pretrained(folder, base=base)
+        scored = classifier.predict(texts, estimator="deterministic")
+        for found, probabilities in zip(scored, expected, strict=True):
+            assert list(found.probabilities.values()) == pytest.approx(probabilities, abs=1e-6)
+
+    def test_a_tokenizer_that_has_nothing_to_pad_with_is_refused(self, tmp_path: Path) -> None:
+        base = save_backbone(tmp_path / "base", "gpt2", word_tokenizer(special=False))
+        folder = save_adapter(tmp_path / "out", base, ["c_attn"], fan_in_fan_out=True)
+        with pytest.raises(ValueError, match=r"`tokenizer` has no pad token.*beside the adapter"):
+            BayesLoRAClassifier.from_pretrained(folder, base=base)
+        word_tokenizer(ends=False).save_pretrained(folder)  # as told
+        assert BayesLoRAClassifier.from_pretrained(folder, base=base).predict(["a good film"])

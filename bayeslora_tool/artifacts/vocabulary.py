@@ -1,0 +1,61 @@
+"""The words an adapter was trained with: whose tokenizer counts, and embeddings that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bayeslora_tool.artifacts.backbone import tokenizer_files
+
+
+def tokenizer_folder(adapter: Path, backbone: Path) -> Path:
+    """That of the adapter where a tokenizer lies beside it, which it was trained with."""
+    own = any(
+        file.name == "tokenizer.json" or file.stem == "vocab" or file.suffix == ".model"
+        for file in tokenizer_files(adapter)
+    )
+    return adapter if own else backbone
+
+
+def fit_embeddings(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Give the model as many embeddings as an adapter holds, if it holds them.
+
+    Args:
+        model: The backbone, changed in place.
+        shapes: Of the adapter's tensors.
+
+    Returns:
+        The adapter's key for them, or nothing.
+    """
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    key = f"base_model.model.{name}.weight"
+    if key not in shapes:
+        return []
+    if shapes[key][0] != embeddings.weight.shape[0]:
+        model.resize_token_embeddings(shapes[key][0], mean_resizing=False)
+    return [key]
+
+
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path
+) -> None:
+    """Compare a tokenizer with the embeddings there are.
+
+    Args:
+        tokenizer: From ``folder``.
+        model: With the adapter's embeddings, if it has some.
+        folder: Of the tokenizer.
+
+    Raises:
+        ValueError: The tokenizer knows more tokens than the model has embeddings for.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"the tokenizer in {folder} knows {len(tokenizer)} tokens, the model has embeddings "
+            f"for {rows}: those of added tokens were not saved; save the adapter again with "
+            f"save_pretrained(..., save_embedding_layers=True)"
+        )
