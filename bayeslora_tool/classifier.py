@@ -31,6 +31,7 @@ from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_t
 from bayeslora_tool.inference.neighbours import Neighbours
 from bayeslora_tool.inference.network import Network, Pass
 from bayeslora_tool.inference.novelty import Novelty
+from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.inference.scorer import Scored, Stages, score
 from bayeslora_tool.inference.sureness import Reference
@@ -86,8 +87,7 @@ class BayesLoRAClassifier:
         # What `adaptive` starts from; both are measured at calibration, and sureness is fitted.
         self.offset, self._forecast = sequential.UNMEASURED, forecast.UNMEASURED
         self.sureness: Sureness | None = None
-        limit = tokenizer.model_max_length
-        self.max_tokens = min(limit, getattr(model.config, "max_position_embeddings", limit))
+        self.max_tokens = longest_text(model, tokenizer)
         self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}

@@ -41,6 +41,7 @@ from bayeslora_tool.artifacts.loading import (
 from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import Encoder
+from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.quoting import brief
@@ -110,7 +111,7 @@ def train_adapter(
     )
     index = {label: i for i, label in enumerate(data.labels)}
 
-    encoder = Encoder(tokenizer, recipe.max_tokens)
+    encoder = Encoder(tokenizer, min(recipe.max_tokens, longest_text(model, tokenizer)))
     tokenizer.pad_token_id = model.config.pad_token_id = encoder.pad_id  # as at inference
 
     def encode(examples: Sequence[LabelledText], what: str) -> list[dict[str, Any]]:

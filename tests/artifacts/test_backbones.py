@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bayeslora_tool.artifacts.loading import (
 )
 from bayeslora_tool.training.recipe import Recipe, read_training_data
 from bayeslora_tool.training.trainer import train_adapter
-from tests.backbones import SETTINGS, SPECIAL, WORDS, save_backbone, word_tokenizer
+from tests.backbones import POSITIONS, SETTINGS, SPECIAL, WORDS, save_backbone, word_tokenizer
 
 LABELS = ["bad", "good"]
 IDS = torch.tensor([[0, 5, 9, 11, 2]])
@@ -235,3 +236,45 @@ class TestPadding:
             BayesLoRAClassifier.from_pretrained(folder, base=base)
         word_tokenizer(ends=False).save_pretrained(folder)  # as told
         assert BayesLoRAClassifier.from_pretrained(folder, base=base).predict(["a good film"])
+
+
+# DeBERTa's and ModernBERT's positions are relative: they compute past their limit, too.
+ABSOLUTE = sorted(SETTINGS.keys() - {"deberta-v2", "modernbert"})
+
+
+def longest(model: Any) -> int:
+    """The longest text that transformers itself computes without an error."""
+    for length in range(1, 2 * POSITIONS):
+        try:
+            model(input_ids=torch.full((1, length), 5))
+        except (IndexError, RuntimeError, ValueError):
+            return length - 1
+    raise AssertionError("no limit")
+
+
+@pytest.mark.parametrize("kind", ABSOLUTE)
+def test_a_text_is_cut_where_the_positions_end(kind: str, tmp_path: Path) -> None:
+    base = save_backbone(tmp_path / "base", kind)
+    options = {"fan_in_fan_out": kind == "gpt2"}
+    top = {"modules_to_save": ["pre_classifier"]} if kind == "distilbert" else {}
+    targets = {"gpt2": "c_attn", "mpnet": "q", "distilbert": "q_lin"}.get(kind, "query")
+    folder = save_adapter(tmp_path / "out", base, [targets], **options | top)
+    limit = longest(load_adapter(folder, base=base, device="cpu").model.eval())
+    classifier = BayesLoRAClassifier.from_pretrained(folder, base=base)
+    assert classifier.max_tokens == limit
+    fits = "good " * (limit - 2)
+    for estimator in ("linearized", "monte_carlo"):
+        found = classifier.predict(["a film", fits, fits + "bad"], estimator=estimator)
+        assert [(p.n_tokens, p.truncated) for p in found] == [
+            (4, False),
+            (limit, False),
+            (limit, True),
+        ]
+
+
+def test_training_cuts_texts_where_the_positions_end(tiny_files: Any, tmp_path: Path) -> None:
+    base = save_backbone(tmp_path / "base", "roberta")
+    recipe = Recipe(backbone=str(base), revision=None, rank=4, epochs=1, max_tokens=512)
+    data = read_training_data(recipe, *tiny_files)
+    long = replace(data.train[0], text="good " * 100)
+    train_adapter(recipe, replace(data, train=[*data.train, long]), tmp_path / "out")
