@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -28,11 +29,43 @@ def fuse(model: nn.Module, posterior: AdapterPosterior) -> None:
     """Replace, in place, each LoRA layer under ``posterior`` by a :class:`FusedLoraLinear`.
 
     The model then serves inference only: it computes the same numbers (up to float rounding) in
-    fewer operations, and PEFT can no longer save or switch its adapter.
+    fewer operations, and what would save or switch its adapter raises a RuntimeError: PEFT would
+    switch, or save, the head alone.
     """
     for name in posterior.widths:
         model.set_submodule(name, FusedLoraLinear(name, model.get_submodule(name), posterior))
+    for module in model.modules():
+        for method in _OF_PEFT:
+            if hasattr(type(module), method):
+                setattr(module, method, partial(_refuse, method))
     model.requires_grad_(False)
+
+
+# Methods of PEFT's models, wrappers and of transformers that count on layers which are gone.
+_OF_PEFT = (
+    "add_adapter",
+    "add_weighted_adapter",
+    "delete_adapter",
+    "disable_adapter",
+    "disable_adapter_layers",
+    "enable_adapter_layers",
+    "enable_adapters",
+    "load_adapter",
+    "merge_adapter",
+    "merge_and_unload",
+    "push_to_hub",
+    "save_pretrained",
+    "set_adapter",
+    "unload",
+    "unmerge_adapter",
+)
+
+
+def _refuse(method: str, *args: Any, **kwargs: Any) -> NoReturn:
+    raise RuntimeError(
+        f"{method}: this model is fused for inference (by BayesLoRAClassifier), so its adapter can "
+        f"be neither switched nor saved; do that before, or with a model loaded anew"
+    )
 
 
 class FusedLoraLinear(nn.Module):
@@ -60,6 +93,12 @@ class FusedLoraLinear(nn.Module):
         self.register_buffer("down", down.detach().to(weight.dtype))
         self.register_buffer("up", up.detach().to(weight.dtype))
         self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype))
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        _refuse("state_dict")
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        _refuse("load_state_dict")
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), with the noise of the context it is called in."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from bayeslora_tool.inference import estimators
@@ -46,6 +48,49 @@ def test_computes_what_peft_computes(placement: Any, scope: Any, options: Any) -
     torch.testing.assert_close(
         run(quick, posterior, x, 8), run(model, reference, x, 8), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, folder: model.set_adapter("other"),
+        lambda model, folder: model.base_model.set_adapter("other"),
+        lambda model, folder: model.get_submodule("base_model.model.head").set_adapter("other"),
+        lambda model, folder: model.add_adapter("third", model.peft_config["default"]),
+        lambda model, folder: model.load_adapter(folder, "third"),
+        lambda model, folder: model.delete_adapter("other"),
+        lambda model, folder: model.disable_adapter().__enter__(),
+        lambda model, folder: model.base_model.disable_adapter_layers(),
+        lambda model, folder: model.merge_and_unload(),
+        lambda model, folder: model.save_pretrained(folder),
+        lambda model, folder: get_peft_model_state_dict(model),
+        lambda model, folder: set_peft_model_state_dict(
+            model, get_peft_model_state_dict(switchable()), adapter_name="default"
+        ),
+    ],
+)
+def test_an_adapter_that_is_fused_can_be_neither_switched_nor_saved(
+    change: Any, tmp_path: Path
+) -> None:
+    """PEFT, which finds none of its layers, would switch or save the head alone."""
+    model, posterior = fused(switchable())
+    x = torch.randn(3, 6, 4)
+    before = run(model, posterior, x, 4)
+    with pytest.raises(RuntimeError, match=r"this model is fused for inference .*loaded anew"):
+        change(model, str(tmp_path))
+    assert not list(tmp_path.glob("*.safetensors"))
+    torch.testing.assert_close(run(model, posterior, x, 4), before, rtol=0, atol=0)
+
+
+def switchable() -> Any:
+    """A model with two adapters, each with a head of its own."""
+    model: Any = tiny_lora(modules_to_save=["head"])
+    model.add_adapter("other", model.peft_config["default"])
+    for name, parameter in model.named_parameters():
+        if ".other." in name:
+            nn.init.normal_(parameter)
+    model.requires_grad_(False)
+    return model
 
 
 def test_rows_of_the_first_layers_are_shared_only_where_no_draw_differs() -> None:
