@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,7 +30,9 @@ def fit_embeddings(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]
     Returns:
         The adapter's key for them, or nothing.
     """
-    embeddings = model.get_input_embeddings()
+    embeddings = _embeddings(model)
+    if embeddings is None:
+        return []
     name = next(name for name, module in model.named_modules() if module is embeddings)
     key = f"base_model.model.{name}.weight"
     if key not in shapes:
@@ -52,10 +55,19 @@ def check_vocabulary(
     Raises:
         ValueError: The tokenizer knows more tokens than the model has embeddings for.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    embeddings = _embeddings(model)
+    rows = len(tokenizer) if embeddings is None else embeddings.weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(
             f"the tokenizer in {folder} knows {len(tokenizer)} tokens, the model has embeddings "
             f"for {rows}: those of added tokens were not saved; save the adapter again with "
             f"save_pretrained(..., save_embedding_layers=True)"
         )
+
+
+def _embeddings(model: PreTrainedModel) -> Any:
+    """Those of tokens; None for a model that has none, such as CANINE, which hashes characters."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 
@@ -18,10 +17,8 @@ def longest_text(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     if positions is None or positions < 1:  # XLNet says -1: it has no limit
         return int(limit)
     reserved = [
-        module.padding_idx + 1
+        int(module.padding_idx) + 1
         for name, module in model.named_modules()
-        if name.endswith("position_embeddings")
-        and isinstance(module, nn.Embedding)
-        and module.padding_idx is not None
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
     ]
     return int(min(limit, positions - max(reserved, default=0)))

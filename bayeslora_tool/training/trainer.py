@@ -32,6 +32,7 @@ from transformers import (
 
 from bayeslora_tool.artifacts.backbone import find_backbone
 from bayeslora_tool.artifacts.loading import (
+    WEIGHTS_NAME,
     load_adapter,
     load_tokenizer,
     load_with_new,
@@ -39,6 +40,8 @@ from bayeslora_tool.artifacts.loading import (
     whole_modules,
 )
 from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
+from bayeslora_tool.artifacts.tensors import read_shapes
+from bayeslora_tool.artifacts.vocabulary import tokenizer_folder
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import Encoder
 from bayeslora_tool.inference.positions import longest_text
@@ -322,7 +325,8 @@ def _copy_weights(
     start: str | Path, model: PeftModel, backbone: Path, labels: Sequence[str]
 ) -> None:
     # A plain PEFT adapter knows no labels: it takes those of the data.
-    named = read_manifest(find_adapter_folder(start)) is not None
+    folder = find_adapter_folder(start)
+    named = read_manifest(folder) is not None
     loaded = load_adapter(start, base=backbone, labels=None if named else labels, device="cpu")
     assert isinstance(loaded.model, PeftModel)
     if loaded.labels != tuple(labels):
@@ -337,6 +341,14 @@ def _copy_weights(
                 f"`start` (={str(start)!r}) has {key} = {getattr(old, key)}, the recipe "
                 f"{getattr(new, key)}; set the recipe's to the same"
             )
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
+    others = sorted(expected ^ read_shapes(folder / WEIGHTS_NAME).keys())
+    if others or tokenizer_folder(folder, backbone) != backbone:
+        raise ValueError(
+            f"`start` (={str(start)!r}) holds other weights than the recipe trains "
+            f"{brief(others[:3])}, or a tokenizer of its own: neither would be taken "
+            f"over; start from one that `train` made on this backbone"
+        )
     set_peft_model_state_dict(model, get_peft_model_state_dict(loaded.model))
 
 

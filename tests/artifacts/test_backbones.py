@@ -12,7 +12,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTokenClassification,
+    CanineTokenizer,
+)
 
 from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.artifacts.loading import (
@@ -278,3 +283,31 @@ def test_training_cuts_texts_where_the_positions_end(tiny_files: Any, tmp_path: 
     data = read_training_data(recipe, *tiny_files)
     long = replace(data.train[0], text="good " * 100)
     train_adapter(recipe, replace(data, train=[*data.train, long]), tmp_path / "out")
+
+
+def test_training_starts_from_no_adapter_whose_weights_it_would_leave_behind(
+    tiny_files: Any, tmp_path: Path
+) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    recipe = Recipe(
+        backbone=str(base), revision=None, rank=4, alpha=8, target_modules=["query"], epochs=1
+    )
+    data = read_training_data(recipe, *tiny_files)
+    same = {"modules_to_save": ["classifier"]}
+    for name, options in (("fits", same), ("pooler", {"modules_to_save": ["bert.pooler"]})):
+        save_adapter(tmp_path / name, base, ["query"], lora_alpha=8, **options)
+    train_adapter(recipe, data, tmp_path / "out", start=tmp_path / "fits")
+    with pytest.raises(ValueError, match=r"`start` .*other weights than the recipe trains.*pooler"):
+        train_adapter(recipe, data, tmp_path / "other", start=tmp_path / "pooler")
+
+
+def test_a_model_without_a_table_of_embeddings_has_none_to_fit(tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "canine", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_hash_buckets=16, pad_token_id=0,
+    )  # fmt: skip
+    with quiet():
+        AutoModel.from_config(config).save_pretrained(tmp_path / "base")
+    CanineTokenizer().save_pretrained(tmp_path / "base")
+    folder = save_adapter(tmp_path / "out", tmp_path / "base", ["query"])
+    assert load_adapter(folder, base=tmp_path / "base", device="cpu").tokenizer.pad_token_id == 0
