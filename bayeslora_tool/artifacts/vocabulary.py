@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ def check_vocabulary(
             f"for {rows}: those of added tokens were not saved; save the adapter again with "
             f"save_pretrained(..., save_embedding_layers=True)"
         )
+
+
+def share_embeddings(known: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Give a backbone the embeddings of a model whose vocabulary grew, if it did.
+
+    Args:
+        known: That has them.
+        model: On the CPU, changed in place.
+    """
+    theirs, ours = _embeddings(known), _embeddings(model)
+    if ours is not None and theirs.weight.shape != ours.weight.shape:
+        model.set_input_embeddings(copy.deepcopy(theirs).cpu())
 
 
 def _embeddings(model: PreTrainedModel) -> Any:

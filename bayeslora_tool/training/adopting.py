@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bayeslora_tool.artifacts.adapter_config import read_adapter_config
-from bayeslora_tool.artifacts.backbone import find_backbone
+from bayeslora_tool.artifacts.backbone import find_backbone, tokenizer_files
 from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.artifacts.manifest import ADAPTER_FILES, FILE_NAME, find_adapter_folder
 from bayeslora_tool.classifier import BayesLoRAClassifier
@@ -102,6 +102,8 @@ def adopt_adapter(
     try:
         for file in ADAPTER_FILES:
             shutil.copyfile(folder / file, output / file)
+        for path in tokenizer_files(folder):
+            shutil.copyfile(path, output / path.name)
         classifier = BayesLoRAClassifier(loaded.model, loaded.tokenizer, loaded.labels, posterior)
         backbone = find_backbone(name, revision)
         package_adapter(classifier, recipe, data, backbone, output, adopted=True, progress=progress)

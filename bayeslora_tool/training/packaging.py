@@ -22,6 +22,7 @@ from bayeslora_tool.artifacts.manifest import (
     adapter_fingerprint,
     labels_fingerprint,
 )
+from bayeslora_tool.artifacts.vocabulary import share_embeddings
 from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
 from bayeslora_tool.inference.encoding import batches
 from bayeslora_tool.inference.neighbours import fit_neighbours, states_read
@@ -153,6 +154,7 @@ def _embed(
     """(N, d) What the backbone alone makes of texts: the mean of its last states, at norm 1."""
     with quiet():
         model = load_backbone(backbone, classifier.labels).base_model.eval()
+    share_embeddings(classifier.network.model, model)
     encoder = classifier.network.encoder
     rows, parts = [], []
     for batch in batches(encoder.encode(texts), TOKENS_PER_PASS):

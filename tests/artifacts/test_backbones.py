@@ -26,6 +26,7 @@ from bayeslora_tool.artifacts.loading import (
     load_tokenizer,
     quiet,
 )
+from bayeslora_tool.training.adopting import adopt_adapter
 from bayeslora_tool.training.recipe import Recipe, read_training_data
 from bayeslora_tool.training.trainer import train_adapter
 from tests.backbones import POSITIONS, SETTINGS, SPECIAL, WORDS, save_backbone, word_tokenizer
@@ -134,15 +135,16 @@ def test_training_saves_what_is_new_and_loads_back(
     assert one == pytest.approx(other, abs=1e-6)
 
 
-def with_more_words(base: Path, folder: Path, **options: Any) -> Any:
+def with_more_words(base: Path, folder: Path, saved: list[str] | None, **options: Any) -> Any:
     """An adapter of a model whose vocabulary grew, its tokenizer beside it, and the model."""
+    settings: Any = {"r": 4, "target_modules": ["query"], "lora_dropout": 0.2}
     tokenizer = load_tokenizer(base)
     tokenizer.add_tokens(["zebra", "yak", "newt"])
     torch.manual_seed(3)
     with quiet():
         model = load_backbone(base, LABELS)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], lora_dropout=0.2)
+        config = LoraConfig(task_type="SEQ_CLS", modules_to_save=saved, **settings)
         model = get_peft_model(model, config)
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.3) if parameter.requires_grad else None
@@ -151,11 +153,12 @@ def with_more_words(base: Path, folder: Path, **options: Any) -> Any:
     return model
 
 
+@pytest.mark.parametrize("saved", [None, ["word_embeddings"]])
 def test_words_added_in_training_are_read_by_the_tokenizer_beside_the_adapter(
-    tmp_path: Path,
+    saved: Any, tmp_path: Path
 ) -> None:
     base = save_backbone(tmp_path / "base", "bert")
-    model = with_more_words(base, tmp_path / "out", save_embedding_layers=True)
+    model = with_more_words(base, tmp_path / "out", saved, save_embedding_layers=not saved)
     classifier = BayesLoRAClassifier.from_pretrained(tmp_path / "out", base=base)
     ids = [*map(WORDS.index, ["a", "good"]), len(WORDS)]
     ids = torch.tensor([[0, *(i + len(SPECIAL) for i in ids), 2]])
@@ -166,9 +169,25 @@ def test_words_added_in_training_are_read_by_the_tokenizer_beside_the_adapter(
     assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
+def test_adopting_takes_over_the_tokenizer_with_its_words(tmp_path: Path) -> None:
+    base = save_backbone(tmp_path / "base", "bert")
+    with_more_words(base, tmp_path / "plain", None, save_embedding_layers=True)
+    rows = [f"a {kind} {word}\t{label}" for label, kind in enumerate(["bad", "good"])
+            for word in ["zebra", "yak", "newt", "film"]]  # fmt: skip
+    file = tmp_path / "held_out.tsv"
+    file.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    adopted = adopt_adapter(tmp_path / "plain", file, tmp_path / "out", labels=LABELS, base=base)
+    assert adopted.manifest is not None
+    assert "tokenizer.json" in adopted.manifest.adapter_files
+    plain = BayesLoRAClassifier.from_pretrained(tmp_path / "plain", base=base, labels=LABELS)
+    one, other = (c.predict(["a good zebra"])[0] for c in (plain, adopted))
+    assert other.unread == 0
+    assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
+
+
 def test_words_whose_embeddings_were_not_saved_are_refused(tmp_path: Path) -> None:
     base = save_backbone(tmp_path / "base", "bert")
-    with_more_words(base, tmp_path / "out", save_embedding_layers=False)
+    with_more_words(base, tmp_path / "out", None, save_embedding_layers=False)
     with pytest.raises(ValueError, match=r"knows 18 tokens, .*for 15: .*save_embedding_layers"):
         load_adapter(tmp_path / "out", base=base, device="cpu")
 

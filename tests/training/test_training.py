@@ -352,12 +352,13 @@ class TestBalanced:
         from peft import get_peft_model
         from transformers import TrainingArguments
 
-        from bayeslora_tool.artifacts.loading import load_backbone, quiet
+        from bayeslora_tool.artifacts.loading import load_with_new, quiet
         from bayeslora_tool.inference.posterior import AdapterPosterior
         from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
 
         with quiet():
-            model = get_peft_model(load_backbone(tiny_backbone, ["a", "b"]), _lora_config(Recipe()))
+            backbone, new = load_with_new(tiny_backbone, ["a", "b"])
+            model = get_peft_model(backbone, _lora_config(Recipe(), backbone, new))
         trainer = _NoisyTrainer(
             posterior=AdapterPosterior(model, dropout=0.5),  # of an adapter that is still nothing
             head_learning_rate=1.0,
