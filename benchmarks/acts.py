@@ -33,7 +33,7 @@ from rich import print as show
 from rich.progress import track
 from rich.table import Table
 
-from bayeslora_tool import BayesLoRAClassifier, Policy, UncertaintyGate, load_preset
+from bayeslora_tool import BayesLoRAClassifier, Policy, UncertaintyGate, decide, load_preset
 from bayeslora_tool.agents import BayesLoRADecisions
 from bayeslora_tool.calibration.adapter import predict_all, to_scores
 from bayeslora_tool.calibration.guarantee import calibrate
@@ -109,9 +109,14 @@ def main(
     labels, merged = Known(clf, some), Known(over_acts, some)
     policy = calibrated(over_acts, folder)
 
+    # Of the same texts as many are asked about as the gate does.
+    scored = labels.predict(some)
+    stopped = sum(decide(p, preset.policy).action != "proceed" for p in scored)
+    least = sorted(p.confidence for p in scored)[stopped]
+
     def unsure(request: Any) -> bool:
         (p,) = labels.predict([str(request.state["messages"][-2].text)])
-        return p.confidence < preset.policy.tau_conf
+        return p.confidence < least
 
     config: Any = {"allowed_decisions": ["approve", "reject"], "when": unsure}
     agents: dict[str, list[Any]] = {
