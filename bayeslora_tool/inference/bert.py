@@ -183,11 +183,14 @@ def quick_pass(model: nn.Module) -> BertPass | None:
     texts = [[token % n_words for token in probe] for probe in _PROBES]
     n_states = len(quick.blocks) + 1
     with torch.inference_mode():
+        device = quick.blocks[0].weight.device
+        answers = [
+            found(input_ids=torch.tensor([text], device=device), output_hidden_states=True)
+            for text in texts
+        ]
         for states in (range(n_states), ()):
             got = quick(texts, states)
-            for row, text in enumerate(texts):
-                ids = torch.tensor([text], device=got.logits.device)
-                own = found(input_ids=ids, output_hidden_states=True)
+            for row, own in enumerate(answers):
                 pairs = [(got.logits[row], own.logits[0])]
                 pairs += [
                     (mean[row], own.hidden_states[i][0].mean(dim=0))

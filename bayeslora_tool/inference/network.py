@@ -177,7 +177,13 @@ class Network:
         finally:
             _HEAD_INPUTS.reset(token)
         lengths = torch.tensor([len(text.ids) for text in batch], device=self.device)
-        states = output.hidden_states  # of each layer (B, L, d)
+        states = getattr(output, "hidden_states", None)  # of each layer (B, L, d)
+        if not states or not fed:
+            lacking = "hidden states of its tokens" if fed else "head called classifier or score"
+            raise ValueError(
+                f"{type(self.model.get_base_model()).__name__} has no {lacking}, which features "
+                f"are made of; take a backbone that is one encoder or one decoder, with such a head"
+            )
         kept = torch.arange(states[0].shape[1], device=self.device) < lengths[:, None]
         means = [normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states]
         features = torch.stack(means, dim=1).cpu().float()

@@ -20,12 +20,13 @@ from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.network import Linearized, Network
 from bayeslora_tool.inference.posterior import AdapterPosterior
 
-# Of three lengths, so that two are padded.
-TEXTS = ("Fine.", "It was not what I expected.", "please move forty dollars out of my savings")
+# Short, as each load reads them, and of three lengths, so that two are padded.
+TEXTS = ("no", "so so", "it was too late")
 # How far of the way to the masks: a strong adapter is straight over a short way only, and over that
 # one rounding hides what a weak one does.
 _PARTS = (0.03, 0.003)
-_DRAWS = range(2)
+_DRAWS = range(1)
+_SLOPES = 0.1  # what a way that is not quite straight may leave
 
 
 class SelfCheck(NamedTuple):
@@ -63,27 +64,33 @@ def checked_network(
     """
     start = time.perf_counter()
     texts = sorted(encoder.encode(TEXTS), key=lambda text: len(text.ids))
-    texts = [text._replace(position=i) for i, text in enumerate(texts)]
     model.eval()
     before, apart = _as_it_is(model, posterior, encoder, texts)
+    seconds = time.perf_counter() - start
     network = Network(model, posterior, encoder, apart=apart)
+    start = time.perf_counter()
     name = type(model.get_base_model()).__name__
     exact = next(model.parameters()).dtype == torch.float32
+    rounding = 1e-3 if exact else 0.1
     batch, alone = network.linearize(texts, keep=True), network.linearize(texts[:1])
     size = max(1.0, float(before.abs().max()))
     merged = float((batch.passed.logits - before).abs().max()) / size
-    apart_by = float((batch.passed.logits[:1] - alone.passed.logits).abs().max()) / size
-    _demand(merged, 1e-3 if exact else 0.1, name, "logits with the adapter merged", "without")
-    _demand(apart_by, 1e-3 if exact else 0.1, name, "logits of a text alone", "in a batch")
+    _demand(merged, rounding, name, "logits with the adapter merged", "without")
+    alone_by = float((batch.passed.logits[:1] - alone.passed.logits).abs().max()) / size
+    _demand(alone_by, rounding, name, "logits of a text alone", "in a batch")
     slopes = math.nan
     if exact:
-        deviation = batch.variance.sqrt()
-        by_variance = _share(alone.variance.sqrt() - deviation[:1], deviation[:1], 1e-2)
-        _demand(by_variance, 0.02, name, "linearized deviation of a text alone", "in a batch")
-        slopes = min(_slopes(network, texts, batch, part, size * 3e-5 / part) for part in _PARTS)
-        _demand(slopes, 0.1, name, "log-odds by the derivatives", "by moving the masks")
-        apart_by = max(apart_by, by_variance)
-    return network, SelfCheck(apart_by, merged, slopes, apart, time.perf_counter() - start)
+        deviation = batch.variance[:1].sqrt()
+        by_noise = _share(alone.variance.sqrt() - deviation, deviation, 1e-2)
+        _demand(by_noise, 0.02, name, "linearized deviation of a text alone", "in a batch")
+        alone_by = max(alone_by, by_noise)
+        for part in _PARTS:
+            slopes = _slopes(network, texts, batch, part, 3e-5 * size / part)
+            if slopes <= _SLOPES:
+                break
+        _demand(slopes, _SLOPES, name, "log-odds by the derivatives", "by moving the masks")
+    seconds += time.perf_counter() - start
+    return network, SelfCheck(alone_by, merged, slopes, apart, seconds)
 
 
 def _as_it_is(
