@@ -29,11 +29,12 @@ from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
-from bayeslora_tool.inference.network import Network, Pass
+from bayeslora_tool.inference.network import Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
 from bayeslora_tool.inference.scorer import Scored, Stages, score
+from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
@@ -63,6 +64,12 @@ class BayesLoRAClassifier:
         manifest: The adapter's ``bayeslora.json``, if it has one.
         novelty: Distances to its training set, if they were fitted.
         neighbours: Its training texts to compare with, likewise.
+
+    Attributes:
+        self_check: How far the ways to compute a number lay apart, see ``self_check.py``.
+
+    Raises:
+        ValueError: They lay too far apart, so the model is none that can be trusted.
     """
 
     def __init__(
@@ -88,7 +95,8 @@ class BayesLoRAClassifier:
         self.offset, self._forecast = sequential.UNMEASURED, forecast.UNMEASURED
         self.sureness: Sureness | None = None
         self.max_tokens = longest_text(model, tokenizer)
-        self.network = Network(model, posterior, Encoder(tokenizer, self.max_tokens))
+        encoder = Encoder(tokenizer, self.max_tokens)
+        self.network, self.self_check = checked_network(model, posterior, encoder)
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._batcher = self._new_batcher()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
+from math import isnan
 from typing import Annotated, NamedTuple
 
 import typer
@@ -92,6 +93,12 @@ def _adapter(name: str) -> Iterator[Finding]:
     posterior = classifier.posterior
     noise = f"p={posterior.dropout:g}, {posterior.placement}, {posterior.scope}"
     yield Finding(f"{check}: dropout", True, f"{noise}, on {len(posterior.widths)} layers")
+    seen = classifier.self_check
+    ways = f"alone as in a batch to {seen.alone:.0e}, merged as unmerged to {seen.merged:.0e}"
+    slopes = "" if isnan(seen.slopes) else f", by derivatives as by draws to {seen.slopes:.0e}"
+    apart = "; each draw and text by itself" if seen.apart else ""
+    took = f"; {1000 * seen.seconds:.0f} ms"
+    yield Finding(f"{check}: self-check", True, f"{ways}{slopes}{apart}{took}")
     predictions = classifier.predict(["It was not what I expected.", "please help me with this"])
     variances = [p.variance for p in predictions]
     shown = ", ".join(f"{v:.1e}" for v in variances)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BertForSequenceClassification
 
 from bayeslora_tool.inference.fused import FusedLoraLinear
@@ -182,21 +183,27 @@ def quick_pass(model: nn.Module) -> BertPass | None:
     n_words: int = found.config.vocab_size
     texts = [[token % n_words for token in probe] for probe in _PROBES]
     n_states = len(quick.blocks) + 1
+    device = quick.blocks[0].weight.device
+    rows = [torch.tensor(text, device=device) for text in texts]
+    kept = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     with torch.inference_mode():
+        own = found(
+            input_ids=pad_sequence(rows, batch_first=True),
+            attention_mask=kept,
+            output_hidden_states=True,
+        )
+        weights = kept / kept.sum(dim=1, keepdim=True)
         for states in (range(n_states), ()):
             got = quick(texts, states)
-            for row, text in enumerate(texts):
-                ids = torch.tensor([text], device=got.logits.device)
-                own = found(input_ids=ids, output_hidden_states=True)
-                pairs = [(got.logits[row], own.logits[0])]
-                pairs += [
-                    (mean[row], own.hidden_states[i][0].mean(dim=0))
-                    for i, mean in got.means.items()
-                ]
-                scale = 1e-3 if got.logits.dtype == torch.float32 else 0.1
-                if not all(torch.allclose(a, b, rtol=scale, atol=scale) for a, b in pairs):
-                    logger.warning("the quick pass does not answer as the model does; not used")
-                    return None
+            pairs = [(got.logits, own.logits)]
+            pairs += [
+                (mean, torch.einsum("bl,bld->bd", weights.to(mean), own.hidden_states[i]))
+                for i, mean in got.means.items()
+            ]
+            scale = 1e-3 if got.logits.dtype == torch.float32 else 0.1
+            if not all(torch.allclose(a, b, rtol=scale, atol=scale) for a, b in pairs):
+                logger.warning("the quick pass does not answer as the model does; not used")
+                return None
     return quick
 
 

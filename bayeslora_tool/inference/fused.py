@@ -22,7 +22,14 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import linear
 
-from bayeslora_tool.inference.posterior import AdapterPosterior, FixedDraws, activate, active_noise
+from bayeslora_tool.inference.posterior import (
+    AdapterPosterior,
+    Calls,
+    FixedDraws,
+    activate,
+    active_noise,
+    module_of,
+)
 
 
 def fuse(model: nn.Module, posterior: AdapterPosterior) -> None:
@@ -106,8 +113,11 @@ class FusedLoraLinear(nn.Module):
         if noise is None:
             return linear(x, self.weight, self.bias)
         if isinstance(noise, Linearization):
-            result: Tensor = _LinearizedLinear.apply(x, noise.anchor, self, noise)  # type: ignore[no-untyped-call]
-            return result
+            # What comes out of it must be no view: some models change it in place.
+            flat: Tensor = _LinearizedLinear.apply(  # type: ignore[no-untyped-call]
+                x.flatten(0, -2), noise.anchor, self, noise, x.shape[:-1]
+            )
+            return flat.view(*x.shape[:-1], -1)
         assert isinstance(noise, FixedDraws)
         return self._draw(x, noise)
 
@@ -136,12 +146,11 @@ def _repeat(x: Tensor, times: int) -> Tensor:
 
 
 class Linearization:
-    """Collects ``sum_j v_j (df/dm_j)^2`` over all masks, during one backward pass of f.
+    """Collects ``sum_j v_j (df/dm_j)^2`` over all masks, in one pass and its backward pass of f.
 
     Attributes:
-        total: (B,), the first-order variance of f for each text; see ``estimators.linearized``.
-        gradients: df/dm_j by module, each (B, L, n) or, one mask a text, (B, 1, n); empty unless
-            they are kept.
+        gradients: df/dm_j by mask, each (B, L, n) or, one mask a text, (B, 1, n); those of masks
+            that differ from token to token only if they are kept.
         anchor: Differentiate f by it to start the collection; its own gradient is empty.
     """
 
@@ -157,27 +166,50 @@ class Linearization:
         self.posterior, self.n_texts, self.text_of = posterior, n_texts, text_of
         self.noise_variance = noise_variance
         self.keep = keep
+        self.calls = Calls(posterior.scope)
         self.gradients: dict[str, Tensor] = {}
-        self.total = torch.zeros(n_texts, device=device)
+        self._of_tokens = torch.zeros(n_texts, device=device)
         self.anchor = torch.zeros(0, device=device, requires_grad=True)
 
-    def collect(self, module: str, gradient: Tensor) -> None:
-        """Add one module's share, from the gradient by its masks at every token: (B, ..., n)."""
+    def collect(self, mask: str, gradient: Tensor) -> None:
+        """Add one call's share, from the gradient by its mask at every token: (B, ..., n).
+
+        A batch of one text may have any shape (..., n).
+        """
         gradient = gradient.float()
         if self.text_of is not None and gradient.shape[:-1] == self.text_of.shape:  # (N, n)
             zeros = gradient.new_zeros(self.n_texts, gradient.shape[-1])
             gradient = zeros.index_add_(0, self.text_of, gradient)
+        if self.n_texts > 1 and gradient.shape[0] != self.n_texts:
+            raise ValueError(
+                f"layer {module_of(mask)} receives {tuple(gradient.shape[:-1])} tokens, where the "
+                f"first number should be {self.n_texts}, that of the texts, so which text they are "
+                f"of is unknown; run one text at a time"
+            )
         gradient = gradient.reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
-        if self.posterior.scope == "sequence":
-            gradient = gradient.sum(dim=1, keepdim=True)  # one mask for all tokens
-        if self.keep:
-            self.gradients[module] = gradient
+        if self.posterior.scope == "token":
+            self._of_tokens += self._variance(mask, gradient)
+            if self.keep:
+                self.gradients[mask] = gradient
+            return
+        gradient = gradient.sum(dim=1, keepdim=True)  # one mask for all tokens
+        before = self.gradients.get(mask)  # and for all calls, so they add up before the square
+        self.gradients[mask] = gradient if before is None else before + gradient
+
+    @property
+    def total(self) -> Tensor:
+        """(B,), the first-order variance of f for each text; see ``estimators.linearized``."""
+        if self.posterior.scope == "token":
+            return self._of_tokens
+        shares = (self._variance(mask, gradient) for mask, gradient in self.gradients.items())
+        return sum(shares, torch.zeros_like(self._of_tokens))
+
+    def _variance(self, mask: str, gradient: Tensor) -> Tensor:
         squared = gradient.square().sum(dim=1)  # (B, n)
         if self.noise_variance is None:
             rate = self.posterior.dropout
-            self.total += squared.sum(dim=1) * (rate / (1 - rate))
-        else:
-            self.total += squared @ self.noise_variance[module].to(squared)
+            return squared.sum(dim=1) * (rate / (1 - rate))
+        return squared @ self.noise_variance[module_of(mask)].to(squared)
 
 
 @contextmanager
@@ -189,7 +221,7 @@ def linearization(
     keep: bool = False,
     text_of: Tensor | None = None,
 ) -> Iterator[Linearization]:
-    """Within the context a pass of a fused model records how its output depends on each mask.
+    """Within the context one pass of a fused model records how its output depends on each mask.
 
     Args:
         posterior: Of the fused model.
@@ -197,7 +229,7 @@ def linearization(
         device: Of the model.
         noise_variance: Variance of the multiplicative noise, per module of ``posterior.widths`` a
             tensor (n,) or a scalar broadcast to it; None takes dropout's p / (1 - p) throughout.
-        keep: Keep the derivatives by the masks, not only the variance.
+        keep: Keep the derivatives by all masks, not only the variance.
         text_of: (N,), the text of each token where texts lie end to end, for masks that a text's
             tokens share; None: they are padded to (B, L).
 
@@ -222,28 +254,35 @@ class _LinearizedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, layer: FusedLoraLinear, noise: Linearization
+        ctx: Any,
+        x: Tensor,
+        anchor: Tensor,
+        layer: FusedLoraLinear,
+        noise: Linearization,
+        shape: torch.Size,
     ) -> Tensor:
         rank = layer.posterior.placement == "rank"
         ctx.save_for_backward(linear(x, layer.down) if rank else x)
         ctx.layer, ctx.noise, ctx.rank = layer, noise, rank
+        ctx.shape, ctx.mask = shape, noise.calls.mask(layer.name)
         return linear(x, layer.weight, layer.bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         (gradient,), (h,), layer = gradients, ctx.saved_tensors, ctx.layer
         # A head that reads one token of each text leaves the others no gradient in the last layer.
-        used = vector_norm(gradient.flatten(0, -2), dim=1).nonzero()[:, 0]  # any() is slower
-        by_rank = _product(gradient, used, layer.up)  # (..., r)
-        ctx.noise.collect(layer.name, (by_rank if ctx.rank else by_rank @ layer.down) * h)
+        used = vector_norm(gradient, dim=1).nonzero()[:, 0]  # any() is slower
+        by_rank = _product(gradient, used, layer.up)  # (N, r)
+        by_mask = (by_rank if ctx.rank else by_rank @ layer.down) * h
+        ctx.noise.collect(ctx.mask, by_mask.view(*ctx.shape, -1))
         on = _product(gradient, used, layer.weight) if ctx.needs_input_grad[0] else None
-        return on, None, None, None
+        return on, None, None, None, None
 
 
 def _product(x: Tensor, used: Tensor, weight: Tensor) -> Tensor:
-    """``x @ weight``, where all rows of x but the ``used`` ones are 0."""
-    if 2 * len(used) > x[..., 0].numel():
+    """``x @ weight``, where all rows of x (N, n) but the ``used`` ones are 0."""
+    if 2 * len(used) > len(x):
         return x @ weight
-    y = x.new_zeros(*x.shape[:-1], weight.shape[1])
-    y.flatten(0, -2)[used] = x.flatten(0, -2)[used] @ weight
+    y = x.new_zeros(len(x), weight.shape[1])
+    y[used] = x[used] @ weight
     return y

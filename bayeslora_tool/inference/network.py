@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from bayeslora_tool.inference.bert import quick_pass
 from bayeslora_tool.inference.encoding import Encoded, Encoder
@@ -55,7 +56,7 @@ class Linearized(NamedTuple):
 
     passed: Pass
     variance: Tensor  # (B,), first-order, of those log-odds
-    gradients: dict[str, Tensor]  # by module, see fused.Linearization
+    gradients: dict[str, Tensor]  # by mask, see fused.Linearization
 
 
 class _Threads:
@@ -75,10 +76,15 @@ class Network:
         model: PEFT sequence classifier; fused in place.
         posterior: Attached to ``model``.
         encoder: Makes the batches.
+        apart: Whether a layer reads something else than (texts, ..., features): then draws do not
+            share a pass, nor do texts where it must be told whose mask or gradient is whose.
     """
 
-    def __init__(self, model: Any, posterior: AdapterPosterior, encoder: Encoder) -> None:
+    def __init__(
+        self, model: Any, posterior: AdapterPosterior, encoder: Encoder, *, apart: bool = False
+    ) -> None:
         self.model, self.posterior, self.encoder = model.eval(), posterior, encoder
+        self.apart = apart
         self.temperature = 1.0
         self.groups: Tensor | None = None  # (C,), see merged()
         fuse(self.model, posterior)
@@ -118,6 +124,8 @@ class Network:
             keep: The gradients, and not only their variance.
             features: Whether anybody asks for those of the pass.
         """
+        if self.apart and len(batch) > 1:
+            return _joined([self.linearize([t], keep=keep, features=features) for t in batch])
         # Masks that differ from token to token are told by their place in a padded batch.
         quick = self.quick is not None and self.posterior.scope == "sequence"
         sizes = torch.tensor([len(text.ids) for text in batch])
@@ -131,14 +139,20 @@ class Network:
         passed = Pass(*(part.detach() for part in passed))
         return Linearized(passed, noise.total.cpu().double(), noise.gradients)
 
-    def draw(self, batch: Sequence[Encoded], seed: int, draws: range) -> Tensor:
-        """Probabilities (T, B, C): as many draws side by side in one pass as pays."""
+    def draw(self, batch: Sequence[Encoded], seed: int, draws: range, part: float = 1.0) -> Tensor:
+        """Probabilities (T, B, C): as many draws side by side in one pass as pays.
+
+        See ``AdapterPosterior.draws`` for the arguments.
+        """
+        if self.apart and self.posterior.scope == "token" and len(batch) > 1:
+            return torch.cat([self.draw([text], seed, draws, part) for text in batch], dim=1)
         tokens = len(batch) * len(batch[-1].ids)
-        step = max(1, min(len(draws), TOKENS_SIDE_BY_SIDE // tokens))
+        side_by_side = 1 if self.apart else TOKENS_SIDE_BY_SIDE // tokens
+        step = max(1, min(len(draws), side_by_side))
         parts = []
         for start in range(0, len(draws), step):
             some = draws[start : start + step]
-            with torch.inference_mode(), self.posterior.draws(seed, some, len(batch)):
+            with torch.inference_mode(), self.posterior.draws(seed, some, len(batch), part):
                 logits = self._forward(batch, copies=len(some)).logits
             parts.append(self._tempered(logits).softmax(dim=-1))
         return torch.cat(parts).reshape(len(draws), len(batch), -1)
@@ -163,7 +177,13 @@ class Network:
         finally:
             _HEAD_INPUTS.reset(token)
         lengths = torch.tensor([len(text.ids) for text in batch], device=self.device)
-        states = output.hidden_states  # of each layer (B, L, d)
+        states = getattr(output, "hidden_states", None)  # of each layer (B, L, d)
+        if not states or not fed:
+            lacking = "hidden states of its tokens" if fed else "head called classifier or score"
+            raise ValueError(
+                f"{type(self.model.get_base_model()).__name__} has no {lacking}, which features "
+                f"are made of; take a backbone that is one encoder or one decoder, with such a head"
+            )
         kept = torch.arange(states[0].shape[1], device=self.device) < lengths[:, None]
         means = [normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states]
         features = torch.stack(means, dim=1).cpu().float()
@@ -205,3 +225,15 @@ class Network:
             attention_mask=mask.repeat(copies, 1).to(self.device) if padded else None,
             **options,
         )
+
+
+def _joined(parts: Sequence[Linearized]) -> Linearized:
+    """Of one text each, as of a batch."""
+    passed = Pass(*(torch.cat(part) for part in zip(*(p.passed for p in parts), strict=True)))
+    gradients = {}
+    for mask in dict.fromkeys(mask for part in parts for mask in part.gradients):
+        rows = [part.gradients[mask][0] for part in parts if mask in part.gradients]
+        none = torch.zeros_like(rows[0][:0])  # where the pass of a text did not call the module
+        rows = [part.gradients[mask][0] if mask in part.gradients else none for part in parts]
+        gradients[mask] = pad_sequence(rows, batch_first=True)
+    return Linearized(passed, torch.cat([part.variance for part in parts]), gradients)

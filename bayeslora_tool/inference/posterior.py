@@ -10,15 +10,19 @@ arXiv 2506.22809, section 5)::
 
 Scope "sequence" uses one mask for all tokens of a text, so a draw is one weight matrix,
 ``W + s B diag(m) A``; scope "token" takes a fresh mask at each position, as PEFT does in training.
+A module that is called several times in a pass keeps its mask under "sequence", as it keeps its
+weights, and takes a fresh one at each call under "token".
 
 The model stays in eval mode throughout and PEFT's own forward is untouched: hooks on each
 ``lora_A`` read a context variable, so a pass in one thread never changes a pass in another. A mask
-is a function of (seed, draw, module, channel[, position]) alone, never of the global random state.
+is a function of (seed, draw, module, channel[, call, position]) alone, never of the global random
+state.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +41,26 @@ Scope = Literal["sequence", "token"]
 
 class _Noise(Protocol):
     posterior: AdapterPosterior
+
+
+class Calls:
+    """Names the mask of each call of a module in one pass."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self._seen: Counter[str] = Counter()
+
+    def mask(self, module: str) -> str:
+        """Of the call that begins."""
+        if self.scope == "sequence":
+            return module
+        self._seen[module] += 1
+        return module if self._seen[module] == 1 else f"{module}#{self._seen[module]}"
+
+
+def module_of(mask: str) -> str:
+    """The module whose calls take a mask."""
+    return mask.partition("#")[0]
 
 
 _ACTIVE: ContextVar[_Noise | None] = ContextVar("bayeslora_noise", default=None)
@@ -109,8 +133,8 @@ class AdapterPosterior:
         return (self._after(name, module, args, args[0]), *args[1:])
 
     @contextmanager
-    def draws(self, seed: int, draws: range, n_texts: int) -> Iterator[None]:
-        """Within the context a forward pass computes several draws at once.
+    def draws(self, seed: int, draws: range, n_texts: int, part: float = 1.0) -> Iterator[None]:
+        """Within the context one forward pass computes several draws at once.
 
         The batch must hold ``len(draws) * n_texts`` rows, draw by draw: row ``t * n_texts + b`` is
         text b under draw ``draws[t]``. Masks are shared by all texts: draw t is one fixed
@@ -120,13 +144,14 @@ class AdapterPosterior:
             seed: In [0, 2**64).
             draws: Indices of the draws, for example ``range(20)``.
             n_texts: Texts in the batch.
+            part: How far to go from no noise to the masks: they become ``1 + part * (m - 1)``.
         """
-        with activate(FixedDraws(self, seed, draws, n_texts)):
+        with activate(FixedDraws(self, seed, draws, n_texts, part)):
             yield
 
     @contextmanager
     def training_noise(self, n_texts: int) -> Iterator[None]:
-        """Within the context each text gets a fresh mask from torch's global generator."""
+        """Within the context, in one pass, each text gets fresh masks from torch's generator."""
         with activate(_FreshNoise(self, n_texts)):
             yield
 
@@ -139,24 +164,24 @@ class AdapterPosterior:
             draws: Indices of the draws.
         """
         total = torch.zeros(())
-        for name, gradient in gradients.items():  # (B, L, n)
+        for mask, gradient in gradients.items():  # (B, L, n)
             if self.scope == "sequence":
-                mask = self._sequence_masks(name, seed, draws, gradient.device)[:, None]
+                drawn = self._sequence_masks(mask, seed, draws, gradient.device)[:, None]
             else:
-                mask = self._stack(name, seed, draws, gradient.shape[1], gradient.device)
-            total = total + torch.einsum("tln,bln->tb", mask - 1, gradient).cpu().double()
+                drawn = self._stack(mask, seed, draws, gradient.shape[1], gradient.device)
+            total = total + torch.einsum("tln,bln->tb", drawn - 1, gradient).cpu().double()
         return total
 
-    def _draw_masks(self, name: str, seed: int, draws: range, device: torch.device) -> Tensor:
-        return self._stack(name, seed, draws, 1, device)[:, 0]  # (T, n)
+    def _draw_masks(self, mask: str, seed: int, draws: range, device: torch.device) -> Tensor:
+        return self._stack(mask, seed, draws, 1, device)[:, 0]  # (T, n)
 
     def _stack(
-        self, name: str, seed: int, draws: range, length: int, device: torch.device
+        self, mask: str, seed: int, draws: range, length: int, device: torch.device
     ) -> Tensor:
-        """Masks of one module: (T, length, n), where a longer ``length`` only appends."""
-        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        """Masks of one name: (T, length, n), where a longer ``length`` only appends."""
+        key = int.from_bytes(hashlib.blake2b(mask.encode(), digest_size=8).digest(), "little")
         threshold = np.uint64(round(self.dropout * 2**64))
-        n = self.widths[name]
+        n = self.widths[module_of(mask)]
         keep = np.empty((len(draws), length, n), dtype=np.float32)
         for row, t in enumerate(draws):
             # Philox is counter-based: the draw index in the counter's top word gives each draw
@@ -167,42 +192,64 @@ class AdapterPosterior:
 
 
 class FixedDraws:
-    """The masks of given draws, the same for every text."""
+    """The masks of given draws, the same for every text, in one pass."""
 
-    def __init__(self, posterior: AdapterPosterior, seed: int, draws: range, n_texts: int) -> None:
+    def __init__(
+        self, posterior: AdapterPosterior, seed: int, draws: range, n_texts: int, part: float = 1.0
+    ) -> None:
         self.posterior, self.seed, self.draws, self.n_texts = posterior, seed, draws, n_texts
+        self.part = part
+        self.calls = Calls(posterior.scope)
         self.clean: Tensor | None = None  # the input that no mask has touched, see fused.py
 
     def perturb(self, module: str, h: Tensor) -> Tensor:
-        """Multiply ``h`` (T * B, ..., n), what the module masks, by its masks."""
+        """Multiply ``h`` (T * B, ..., n), what the module masks, by its masks.
+
+        One draw of masks that all tokens share, or of one text, may have any shape (..., n).
+        """
         t, n = len(self.draws), h.shape[-1]
-        if self.posterior.scope == "sequence":
-            mask = self.posterior._sequence_masks(module, self.seed, self.draws, h.device)
-            mask = mask[:, None].to(h.dtype)  # (T, 1, n)
-            return (h.reshape(t, -1, n) * mask).reshape(h.shape)
-        if h.dim() == 2 and h.shape[0] != t * self.n_texts:
+        name = self.calls.mask(module)
+        sequence = self.posterior.scope == "sequence"
+        # Then it is no question whose row is whose.
+        one = t == 1 and (sequence or self.n_texts == 1)
+        if not one and h.shape[0] != t * self.n_texts:
             raise ValueError(
-                f"layer {module} receives its tokens flattened, {tuple(h.shape)}, so positions are "
-                f"unknown; use scope='sequence'"
+                f"layer {module} receives {tuple(h.shape)}, where the first number should be "
+                f"{t * self.n_texts}, {t} draws of {self.n_texts} texts, so which mask is whose "
+                f"is unknown; run one draw of one text at a time"
             )
-        length = h.shape[-2] if h.dim() > 2 else 1
-        mask = self.posterior._stack(module, self.seed, self.draws, length, h.device)
-        mask = mask[:, None].to(h.dtype)  # (T, 1, L, n)
-        return (h.reshape(t, -1, length, n) * mask).reshape(h.shape)
+        rows = 1 if one else len(h)
+        positions = h.numel() // (rows * n)
+        if sequence:
+            mask = self.posterior._sequence_masks(name, self.seed, self.draws, h.device)[:, None]
+        else:
+            mask = self.posterior._stack(name, self.seed, self.draws, positions, h.device)
+        if self.part != 1:
+            mask = 1 + self.part * (mask - 1)
+        mask = mask[:, None].to(h.dtype)  # (T, 1, 1 or positions, n)
+        return (h.reshape(t, -1, positions, n) * mask).reshape(h.shape)
 
 
 class _FreshNoise:
-    """A new mask for each text (or token) of a training batch."""
+    """New masks for each text (or token) of a training batch, in one pass."""
 
     def __init__(self, posterior: AdapterPosterior, n_texts: int) -> None:
         self.posterior, self.n_texts = posterior, n_texts
+        self._masks: dict[str, Tensor] = {}
 
     def perturb(self, module: str, h: Tensor) -> Tensor:
         rate, n = self.posterior.dropout, h.shape[-1]
         if self.posterior.scope == "token":
             return nn.functional.dropout(h, rate)
-        mask = nn.functional.dropout(h.new_ones(self.n_texts, 1, n), rate)  # (B, 1, n)
-        return (h.reshape(self.n_texts, -1, n) * mask).reshape(h.shape)
+        if h.shape[0] != self.n_texts:
+            raise ValueError(
+                f"layer {module} receives {tuple(h.shape)}, where the first number should be "
+                f"{self.n_texts}, that of the texts, so no text can have a mask of its own; train "
+                f"with scope='token', or leave it out of target_modules"
+            )
+        if module not in self._masks:  # (B, 1, n); each call of a module has the same weights
+            self._masks[module] = nn.functional.dropout(h.new_ones(self.n_texts, 1, n), rate)
+        return (h.reshape(self.n_texts, -1, n) * self._masks[module]).reshape(h.shape)
 
 
 def _check_layers(model: nn.Module) -> dict[str, LoraLinear]:

@@ -94,8 +94,16 @@ class TestDoctor:
     def test_healthy(self, run: Any) -> None:
         result = run("doctor")
         assert result.exit_code == 0, result.output
-        for check in ("environment", "backbone", "variance > 0", "preset cautious", "dropout"):
+        for check in (
+            "environment",
+            "backbone",
+            "variance > 0",
+            "preset cautious",
+            "dropout",
+            "self-check",
+        ):
             assert check in result.stdout
+        assert "merged as unmerged" in result.stdout
         assert "fails" not in result.stdout
 
     def test_damaged_adapter(

@@ -209,12 +209,35 @@ def test_bfloat16_backbone_draws_agree_with_float32() -> None:
     torch.testing.assert_close(got, expected, atol=0.03, rtol=0)
 
 
-def test_token_scope_refuses_flattened_tokens() -> None:
+@pytest.mark.parametrize("scope", ["sequence", "token"])
+@pytest.mark.parametrize("shape", [(2 * 3 * 6, 4), (7, 2 * 3, 4), (1, 6, 4)])
+def test_refuses_rows_that_are_not_those_of_draws_and_texts(scope: Any, shape: Any) -> None:
     model = tiny_lora()
-    posterior = AdapterPosterior(model, scope="token", dropout=RATE)
-    layer = model.base_model.model.inner
-    with posterior.draws(0, range(2), 3), pytest.raises(ValueError, match="scope='sequence'"):
-        layer(torch.randn(2 * 3 * 6, 4))
+    posterior = AdapterPosterior(model, scope=scope, dropout=RATE)
+    layer, x = model.base_model.model.inner, torch.randn(*shape)
+    with posterior.draws(0, range(2), 3), pytest.raises(ValueError, match=r"inner .*2 draws of 3"):
+        layer(x)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 4), (1, 6, 4)])
+def test_training_refuses_texts_that_cannot_have_masks_of_their_own(shape: Any) -> None:
+    model = tiny_lora()
+    posterior = AdapterPosterior(model, dropout=RATE)
+    layer, x = model.base_model.model.inner, torch.randn(*shape)
+    with posterior.training_noise(3), pytest.raises(ValueError, match=r"inner .*scope='token'"):
+        layer(x)
+
+
+def test_training_keeps_a_mask_over_the_calls_of_a_module() -> None:
+    """As the draws do: one mask is one weight."""
+    model = tiny_lora()
+    posterior = AdapterPosterior(model, dropout=RATE)
+    layer, x = model.base_model.model.inner, torch.randn(64, 6, 4)
+    plain = layer(x)
+    with posterior.training_noise(64):
+        first = layer(x)
+        assert torch.equal(layer(x), first)
+    assert not torch.equal(first, plain)
 
 
 class TestRefusals:

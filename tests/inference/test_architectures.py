@@ -1,0 +1,324 @@
+"""Each number beside brute force, on tiny random models of many architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bayeslora_tool.artifacts.loading import quiet
+from bayeslora_tool.inference import self_check
+from bayeslora_tool.inference.encoding import Encoded
+from bayeslora_tool.inference.estimators import log_odds
+from bayeslora_tool.inference.fused import Linearization
+from bayeslora_tool.inference.network import Network
+from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.inference.self_check import SelfCheck, checked_network
+
+RATE = 0.2
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "num_labels": 4,
+    "pad_token_id": 0,
+}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2}
+GROUPED = SIZES | SPECIAL | {"num_key_value_heads": 2}
+
+
+def model(kind: str, **options: Any) -> Any:
+    """A sequence classifier of a kind that transformers has."""
+    torch.manual_seed(0)
+    config = getattr(hf, f"{kind}Config")(**options)
+    return getattr(hf, f"{kind}ForSequenceClassification")(config).eval()
+
+
+DEBERTA = SIZES | {
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "position_biased_input": False,
+    "pooler_hidden_size": 16,
+}
+MODELS: dict[str, Callable[[], Any]] = {
+    "bert": lambda: model("Bert", **SIZES),
+    "deberta-v2": lambda: model("DebertaV2", **DEBERTA, share_att_key=False),
+    "deberta-v3": lambda: model(
+        "DebertaV2", **DEBERTA, share_att_key=True, norm_rel_ebd="layer_norm", position_buckets=8
+    ),
+    "deberta": lambda: model("Deberta", **DEBERTA),
+    "longformer": lambda: model("Longformer", **SIZES, attention_window=8),
+    "albert": lambda: model("Albert", **SIZES, embedding_size=8),
+    "distilbert": lambda: model(
+        "DistilBert", vocab_size=50, dim=16, n_layers=3, n_heads=4, hidden_dim=24, num_labels=4,
+        max_position_embeddings=64,
+    ),
+    "roberta": lambda: model("Roberta", **SIZES),
+    "electra": lambda: model("Electra", **SIZES, embedding_size=8),
+    "mpnet": lambda: model("MPNet", **SIZES),
+    "modernbert": lambda: model(
+        "ModernBert", **SIZES, **SPECIAL, cls_token_id=1, sep_token_id=2,
+        global_attn_every_n_layers=2, local_attention=4,
+    ),
+    "gpt2": lambda: model(
+        "GPT2", vocab_size=50, n_embd=16, n_layer=3, n_head=4, n_positions=64, num_labels=4,
+        pad_token_id=0, **SPECIAL,
+    ),
+    "llama": lambda: model("Llama", **GROUPED),
+    "qwen2": lambda: model("Qwen2", **GROUPED),
+    "gemma": lambda: model("Gemma", **GROUPED, head_dim=4),
+    "opt": lambda: model(
+        "OPT", vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
+        ffn_dim=24, max_position_embeddings=64, word_embed_proj_dim=16, num_labels=4,
+        pad_token_id=0, **SPECIAL,
+    ),
+}  # fmt: skip
+# PEFT cannot have the layer before this head both adapted and trained whole.
+TARGETS = {"distilbert": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]}
+SCOPES = ["sequence", "token"]
+PLACEMENTS = ["rank", "input"]
+
+
+class _Encoder:
+    """What a network needs of one: a token id a word."""
+
+    pad_id = 0
+
+    def encode(self, texts: Any) -> list[Encoded]:
+        return [text(i, *(3 + _number(w) % 47 for w in t.split())) for i, t in enumerate(texts)]
+
+    def tensors(self, batch: Any) -> tuple[Tensor, Tensor]:
+        rows = [torch.tensor(text.ids) for text in batch]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        return ids, (ids != self.pad_id).long()
+
+
+def _number(word: str) -> int:
+    return sum(ord(c) * (i + 1) for i, c in enumerate(word))
+
+
+def text(position: int, *ids: int) -> Encoded:
+    return Encoded(position, [1, *ids, 2], False, 0.0)
+
+
+BATCH = [
+    text(0, 7), text(1, 9, 4, 31, 3), text(2, 8, 8, 11, 40), text(3, *range(10, 18)),
+    text(4, *range(20, 31)),
+]  # fmt: skip
+
+
+def adapted(kind: str, *, spread: float = 0.3) -> Any:
+    """With LoRA of random weights on all its linear layers."""
+    with quiet():
+        peft = get_peft_model(
+            (MODELS | OTHERS)[kind](),
+            LoraConfig(
+                task_type="SEQ_CLS", r=3, lora_alpha=6, lora_dropout=RATE,
+                target_modules=TARGETS.get(kind, "all-linear"),
+            ),
+        )  # fmt: skip
+    torch.manual_seed(1)
+    for name, parameter in peft.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter, std=spread)
+    return peft.eval()
+
+
+def checked(kind: str, spread: float = 0.3, **noise: Any) -> tuple[Network, SelfCheck]:
+    peft = adapted(kind, spread=spread)
+    posterior = AdapterPosterior(peft, dropout=RATE, **noise)
+    return checked_network(peft, posterior, _Encoder())  # type: ignore[arg-type]
+
+
+OTHERS = {
+    "bart": lambda: model(
+        "Bart", vocab_size=50, d_model=16, encoder_layers=2, decoder_layers=2, num_labels=4,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=24,
+        decoder_ffn_dim=24, max_position_embeddings=64, pad_token_id=0, **SPECIAL,
+        decoder_start_token_id=2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_text_comes_out_the_same_in_any_company(kind: str, placement: str, scope: str) -> None:
+    network, _ = checked(kind, placement=placement, scope=scope)
+    passed, variance, gradients = network.linearize(BATCH, keep=True)
+    drawn = network.draw(BATCH, 0, range(5))
+    change = network.posterior.project(gradients, 0, range(5))
+    for row, one in enumerate(BATCH):
+        alone, own, slopes = network.linearize([one], keep=True)
+        torch.testing.assert_close(passed.logits[[row]], alone.logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(passed.features[[row]], alone.features, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(passed.head[[row]], alone.head, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(variance[[row]], own, rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(
+            drawn[:, [row]], network.draw([one], 0, range(5)), rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(
+            change[:, [row]], network.posterior.project(slopes, 0, range(5)), rtol=1e-3, atol=1e-5
+        )
+
+
+def weights(peft: Any, posterior: AdapterPosterior, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """PEFT's A of each layer times its mask, as ``W + s B diag(m) A`` or ``W + s B A diag(m)``."""
+    layers = {name: peft.get_submodule(f"{name}.lora_A.default") for name in posterior.widths}
+    return {
+        f"{name}.lora_A.default.weight": layer.weight
+        * (masks[name][:, None] if posterior.placement == "rank" else masks[name])
+        for name, layer in layers.items()
+    }
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_draw_is_one_weight_matrix_and_the_variance_is_autograds(
+    kind: str, placement: Any
+) -> None:
+    """PEFT's own layers with the masks put into their weights, nothing hooked, nothing fused."""
+    peft = adapted(kind).requires_grad_(False)
+    peft.config.pad_token_id = 0
+    posterior = AdapterPosterior(peft, dropout=RATE, placement=placement)
+    network, _ = checked(kind, placement=placement)
+    drawn, found = network.draw(BATCH, 3, range(2)), network.linearize(BATCH)
+    for row, one in enumerate(BATCH[:3]):
+        ids = {"input_ids": torch.tensor([one.ids])}
+        for t in range(2):
+            masks = {
+                name: posterior._sequence_masks(name, 3, range(t, t + 1), torch.device("cpu"))[0]
+                for name in posterior.widths
+            }
+            logits = functional_call(peft, weights(peft, posterior, masks), (), ids).logits
+            torch.testing.assert_close(
+                drawn[t, row], logits[0].double().softmax(-1), rtol=1e-3, atol=1e-5
+            )
+        ones = {n: torch.ones(w, requires_grad=True) for n, w in posterior.widths.items()}
+        logits = functional_call(peft, weights(peft, posterior, ones), (), ids).logits.double()
+        odds = log_odds(logits.softmax(-1), logits.argmax(-1))
+        slopes = torch.autograd.grad(odds.sum(), [*ones.values()], allow_unused=True)
+        squares = sum(float(s.double().square().sum()) for s in slopes if s is not None)
+        assert float(found.variance[row]) == pytest.approx(
+            RATE / (1 - RATE) * squares, rel=2e-3, abs=1e-9
+        )
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", MODELS)
+def test_linearized_variance_is_that_of_draws_of_small_noise(kind: str, scope: Any) -> None:
+    network, _ = checked(kind, spread=0.15, placement="input", scope=scope)
+    texts, n, part = BATCH[1:3], 200, 0.02
+    found = network.linearize(texts)
+    label = found.passed.logits.argmax(dim=1)
+    drawn = log_odds(network.draw(texts, 0, range(n), part), label.expand(n, -1))
+    torch.testing.assert_close(found.variance, drawn.var(dim=0) / part**2, rtol=0.35, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MODELS)
+def test_draws_vary_as_under_the_dropout_that_peft_trains_with(kind: str) -> None:
+    """PEFT in train mode, but for the dropout of the backbone."""
+    network, _ = checked(kind, spread=0.15, placement="input", scope="token")
+    one, n = BATCH[2], 2000
+    label = network.deterministic([one]).logits.argmax(dim=1).expand(n)
+    peft = adapted(kind, spread=0.15)
+    peft.config.pad_token_id = 0
+    for name, module in peft.named_modules():
+        module.training = name.endswith("lora_dropout.default")
+    torch.manual_seed(5)
+    # What reads no text's rows would get one mask for all of a batch.
+    size = 1 if network.apart else 500
+    ids = torch.tensor([one.ids]).repeat(size, 1)
+    with torch.inference_mode():
+        passes = [peft(input_ids=ids).logits.double().softmax(-1) for _ in range(n // size)]
+    theirs = log_odds(torch.cat(passes), label)
+    ours = log_odds(network.draw([one], 0, range(n))[:, 0], label)
+    error = (ours.var() / n + theirs.var() / n).sqrt()
+    assert (ours.mean() - theirs.mean()).abs() < 4 * error
+    for quantiles in (torch.tensor([0.25, 0.75]), torch.tensor([0.1, 0.9])):
+        widths = (some.quantile(quantiles.double()).diff() for some in (ours, theirs))
+        torch.testing.assert_close(*widths, rtol=0.12, atol=0)
+
+
+def test_layers_that_read_no_rows_of_texts_are_found() -> None:
+    found = {kind for kind in MODELS if checked(kind)[1].apart}
+    assert found == {"deberta-v2", "deberta-v3", "deberta", "longformer", "opt"}
+
+
+class TestRefusals:
+    """What a model could do that would make a number wrong is found before the first text."""
+
+    def test_gradients_of_calls_that_are_not_added_up(self, monkeypatch: Any) -> None:
+        def last_only(self: Linearization, mask: str, gradient: Tensor) -> None:
+            self.gradients.pop(mask, None)
+            collect(self, mask, gradient)
+
+        collect = Linearization.collect
+        monkeypatch.setattr(Linearization, "collect", last_only)
+        with pytest.raises(ValueError, match=r"AlbertFor.*derivatives.*moving the masks"):
+            checked("albert")
+        checked("roberta")
+
+    def test_layers_taken_for_rows_of_texts(self, monkeypatch: Any) -> None:
+        as_it_is = self_check._as_it_is
+        monkeypatch.setattr(self_check, "_as_it_is", lambda *given: (as_it_is(*given)[0], False))
+        for kind in ("deberta-v3", "longformer", "opt"):
+            with pytest.raises(ValueError, match=r"layer .* receives .*the first number"):
+                checked(kind)
+
+    def test_a_text_that_reads_its_neighbours(self, monkeypatch: Any) -> None:
+        self.changed(monkeypatch, lambda logits, ids: logits + 0.1 * ids.float().var())
+        with pytest.raises(ValueError, match=r"RobertaFor.*a text alone differ from those in a b"):
+            checked("roberta")
+
+    def test_a_pass_that_is_random(self, monkeypatch: Any) -> None:
+        self.changed(monkeypatch, lambda logits, ids: logits + 0.1 * torch.randn(()))
+        with pytest.raises(ValueError, match=r"RobertaFor.*differ from those"):
+            checked("roberta")
+
+    def test_a_layer_that_is_more_than_its_weight(self, monkeypatch: Any) -> None:
+        """Merging reads weights: what is done in a forward of its own is lost."""
+        forward = LoraLinear.forward
+        monkeypatch.setattr(LoraLinear, "forward", lambda *a, **k: forward(*a, **k) * 1.1)
+        with pytest.raises(ValueError, match=r"RobertaFor.*merged differ from those without"):
+            checked("roberta")
+
+    def test_no_number(self, monkeypatch: Any) -> None:
+        self.changed(monkeypatch, lambda logits, ids: logits * torch.nan)
+        with pytest.raises(ValueError, match=r"RobertaFor.*differ from those"):
+            checked("roberta")
+
+    def test_encoder_and_decoder(self) -> None:
+        with pytest.raises(ValueError, match=r"BartFor.*has no.*one encoder or one decoder"):
+            checked("bart")
+
+    @staticmethod
+    def changed(monkeypatch: Any, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """RoBERTa's logits become something else."""
+        forward = hf.RobertaForSequenceClassification.forward
+
+        def other(self: Any, *given: Any, **options: Any) -> Any:
+            found = forward(self, *given, **options)
+            found.logits = change(found.logits, options["input_ids"])
+            return found
+
+        monkeypatch.setattr(hf.RobertaForSequenceClassification, "forward", other)
+
+
+def test_half_precision_is_checked_loosely() -> None:
+    peft = adapted("albert").to(torch.bfloat16)
+    posterior = AdapterPosterior(peft, dropout=RATE)
+    _, seen = checked_network(peft, posterior, _Encoder())  # type: ignore[arg-type]
+    assert 0 < seen.merged < 0.1
+    assert seen.slopes != seen.slopes  # NaN
