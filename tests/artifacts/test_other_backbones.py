@@ -14,6 +14,8 @@ from torch import nn
 from bayeslora_tool import BayesLoRAClassifier, Policy
 from bayeslora_tool.artifacts.loading import load_backbone, load_tokenizer, quiet
 
+pytestmark = pytest.mark.slow
+
 SIZES: dict[str, Any] = {
     "vocab_size": 30522,
     "hidden_size": 16,

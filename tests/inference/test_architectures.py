@@ -22,6 +22,8 @@ from bayeslora_tool.inference.network import Network
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.inference.self_check import SelfCheck, checked_network
 
+pytestmark = pytest.mark.slow  # sixteen models, each tried in many ways
+
 RATE = 0.2
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -225,7 +227,6 @@ def test_linearized_variance_is_that_of_draws_of_small_noise(kind: str, scope: A
     torch.testing.assert_close(found.variance, drawn.var(dim=0) / part**2, rtol=0.35, atol=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_draws_vary_as_under_the_dropout_that_peft_trains_with(kind: str) -> None:
     """PEFT in train mode, but for the dropout of the backbone."""
