@@ -36,6 +36,7 @@ from bayeslora_tool.artifacts.tensors import read_shapes, read_tensors
 ORDER = 5  # letters at a time
 MOST_GRAMS, MOST_HELD_OUT = 2_000_000, 1_000_000
 REMEDY = "restore the file from its source, or train the adapter again"
+_MOST_SEEN = 100_000  # runs of letters whose surprise is kept: some 10 MB
 _UNSEEN = 1 / 200  # of a letter, before anything is known
 _KEPT_WHOLE = 3  # letters: longer ones that come once are left out, to keep the file small
 _WORD = re.compile(r"[^\W\d_]+")
@@ -66,23 +67,34 @@ class Wording:
             kinds[gram[:-1]] += 1
         object.__setattr__(self, "_followed", dict(followed))
         object.__setattr__(self, "_kinds", dict(kinds))
+        object.__setattr__(self, "_seen", {})  # texts have few runs of letters that are new
 
     def surprises(self, text: str) -> Iterator[float]:
         """Of each letter, in nats, and of the space between words."""
-        grams = self.grams
+        spelled = _spelled(text)
+        seen: dict[str, float] = self._seen  # type: ignore[attr-defined]
+        for i in range(1, len(spelled)):
+            letters = spelled[max(0, i + 1 - ORDER) : i + 1]
+            surprise = seen.get(letters)
+            if surprise is None:
+                surprise = self._surprise(letters)
+                if len(seen) < _MOST_SEEN:
+                    seen[letters] = surprise
+            yield surprise
+
+    def _surprise(self, letters: str) -> float:
+        """Of the last one, after the others."""
         followed: Mapping[str, int] = self._followed  # type: ignore[attr-defined]
         kinds: Mapping[str, int] = self._kinds  # type: ignore[attr-defined]
-        spelled = _spelled(text)
-        for i in range(1, len(spelled)):
-            p = _UNSEEN
-            for order in range(min(ORDER, i + 1)):
-                history = spelled[i - order : i]
-                n = followed.get(history)
-                if n is None:
-                    break
-                k = kinds[history]
-                p = (grams.get(history + spelled[i], 0) + k * p) / (n + k)
-            yield min(-math.log(p), self.most)
+        p, last = _UNSEEN, len(letters) - 1
+        for order in range(len(letters)):
+            history = letters[last - order : last]
+            n = followed.get(history)
+            if n is None:
+                break
+            k = kinds[history]
+            p = (self.grams.get(history + letters[last], 0) + k * p) / (n + k)
+        return min(-math.log(p), self.most)
 
     def stretch(self, text: str) -> float:
         """How foreign the most foreign stretch of a text looks; 0 if none does."""
