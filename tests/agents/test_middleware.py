@@ -169,7 +169,7 @@ def test_it_adds_little_to_what_the_agent_itself_takes(policy: Policy) -> None:
     # What shares a core only ever adds to the time: the quick turns are the true ones.
     with_gate, without = (quantiles(times, n=10)[0] for times in took)
     print(f"the gate adds {1000 * (with_gate - without):.2f} to {1000 * without:.2f} ms a turn")
-    assert with_gate < 2.5 * without
+    assert with_gate < 2.25 * without  # 5 ms where the bound was set and a turn took 4
 
 
 async def test_with_the_real_classifier(sentiment: Any) -> None:
