@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.golden_predictions import check_golden
 from bayeslora_tool.artifacts.loading import load_adapter
@@ -196,7 +198,13 @@ class BayesLoRAClassifier:
             start = hashlib.sha256(repr((self.forecast, self.offset)).encode()).hexdigest()[:6]
             parts.append(f"error={scoring.error:g},{scoring.draw_error:g} start {start}")
         dtype = next(self.network.model.parameters()).dtype
-        return ", ".join(parts if dtype == torch.float32 else [*parts, str(dtype)])
+        if dtype != torch.float32:
+            parts.append(str(dtype))
+        if self.network.quantized is not None:
+            how = json.dumps(self.network.quantized.to_dict(), sort_keys=True, default=str)
+            method = self.network.quantized.quant_method
+            parts.append(f"{method} {hashlib.sha256(how.encode()).hexdigest()[:6]}")
+        return ", ".join(parts)
 
     @classmethod
     def from_pretrained(
@@ -210,6 +218,7 @@ class BayesLoRAClassifier:
         labels: Sequence[str] | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
         scoring: Scoring | None = None,
         policy: Policy | None = None,
     ) -> Self:
@@ -225,6 +234,8 @@ class BayesLoRAClassifier:
             labels: Class names for a plain PEFT adapter.
             device: None takes CUDA where there is one.
             dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32.
+            quantization_config: Of transformers (bitsandbytes' 8 or 4 bits, torchao's int8): the
+                frozen backbone's products are quantized, the adapter and the head stay exact.
             scoring: Draws, seed and estimator that :meth:`predict` uses unless told otherwise.
             policy: Whose thresholds the ``adaptive`` estimator works for.
 
@@ -233,7 +244,14 @@ class BayesLoRAClassifier:
             ValueError: A file is not the recorded one, the golden predictions do not come out, or
                 the adapter has no usable posterior; the message says what to do.
         """
-        loaded = load_adapter(name_or_path, base=base, labels=labels, device=device, dtype=dtype)
+        loaded = load_adapter(
+            name_or_path,
+            base=base,
+            labels=labels,
+            device=device,
+            dtype=dtype,
+            quantization_config=quantization_config,
+        )
         recorded = loaded.manifest.posterior if loaded.manifest else None
         posterior = AdapterPosterior(
             loaded.model,
@@ -269,7 +287,7 @@ class BayesLoRAClassifier:
                 classifier.predict,
                 loaded.manifest,
                 same_noise=own == loaded.manifest.posterior,
-                exact=dtype in (None, torch.float32),
+                exact=classifier.network.exact,
             )
             if loaded.manifest.calibration is not None:  # golden predictions come from before it
                 classifier.temperature = loaded.manifest.calibration.temperature

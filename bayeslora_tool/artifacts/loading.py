@@ -5,6 +5,7 @@ Knows no noise and no text. Nothing that could run code is read: no pickles, no 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.adapter_config import FILE_NAME as CONFIG_NAME
 from bayeslora_tool.artifacts.adapter_config import AdapterConfig, read_adapter_config
@@ -51,6 +53,7 @@ from bayeslora_tool.documents import read_document, shown
 from bayeslora_tool.text import check_label
 
 WEIGHTS_NAME = "adapter_model.safetensors"
+_HEADS = ("classifier", "score")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def load_adapter(
     labels: Sequence[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    quantization_config: QuantizationConfigMixin | None = None,
 ) -> LoadedAdapter:
     """Find, verify and load an adapter on its backbone.
 
@@ -80,6 +84,7 @@ def load_adapter(
         labels: Names of the classes, for an adapter without ``bayeslora.json``.
         device: None takes CUDA where there is one.
         dtype: Of the frozen backbone; None is float32.
+        quantization_config: Of transformers, to quantize the frozen backbone by.
 
     Raises:
         FileNotFoundError: Adapter or backbone not found.
@@ -100,7 +105,9 @@ def load_adapter(
     if manifest is not None:
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
-    backbone, new = load_with_new(base_folder, names, dtype=dtype)
+    backbone, new = load_with_new(
+        base_folder, names, dtype=dtype, quantization_config=quantization_config
+    )
     _check_exclusive(base_folder, folder)
     roots = whole_modules(backbone, new)
     embeddings = fit_embeddings(backbone, shapes)
@@ -148,7 +155,11 @@ def load_backbone(
 
 
 def load_with_new(
-    folder: Path, labels: Sequence[str], *, dtype: torch.dtype | None = None
+    folder: Path,
+    labels: Sequence[str],
+    *,
+    dtype: torch.dtype | None = None,
+    quantization_config: QuantizationConfigMixin | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """The backbone with a fresh head for ``labels``, from a local folder, safetensors only.
 
@@ -168,6 +179,7 @@ def load_with_new(
                 id2label=dict(enumerate(labels)),
                 label2id={label: i for i, label in enumerate(labels)},
                 dtype=dtype or torch.float32,
+                quantization_config=_but_heads(quantization_config),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -187,6 +199,18 @@ def load_with_new(
             f"from its source, with a config.json of the same model"
         )
     return model, new
+
+
+def _but_heads(config: QuantizationConfigMixin | None) -> QuantizationConfigMixin | None:
+    """The same, but for classification heads: the adapter brings them, trained and exact."""
+    if config is None:
+        return None
+    config = copy.deepcopy(config)
+    name = "llm_int8_skip_modules"  # as bitsandbytes has it, also for 4 bits
+    if not hasattr(config, name):
+        name = "modules_to_not_convert"
+    setattr(config, name, [*(getattr(config, name, None) or []), *_HEADS])
+    return config
 
 
 def whole_modules(model: nn.Module, parameters: Collection[str]) -> list[str]:
@@ -266,7 +290,7 @@ def _head_size(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> int:
     heads = [
         shape[0]
         for key, shape in sorted(shapes.items())
-        if "lora_" not in key and len(shape) == 2 and {"classifier", "score"} & {*key.split(".")}
+        if "lora_" not in key and len(shape) == 2 and {*_HEADS} & {*key.split(".")}
     ]
     if not heads:
         raise ValueError(

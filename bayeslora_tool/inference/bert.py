@@ -220,6 +220,8 @@ def _known(model: BertForSequenceClassification) -> bool:
         rest = (attention.output.dense, layer.intermediate.dense, layer.output.dense)
         if not all(type(part) in (nn.Linear, FusedLoraLinear) for part in (*three, *rest)):
             return False
+        if any(type(part.weight) not in (nn.Parameter, Tensor) for part in three):  # quantized
+            return False
         if any(part.bias is None for part in three):
             return False
     return True

@@ -6,7 +6,9 @@ PEFT computes ``W x + s B A x`` in five steps. Here the deterministic part is on
     y = W' x + s B ((m - 1) * (A x))
 
 so a pass without noise costs what the bare backbone costs, and one backward pass gives the
-derivative by every mask at once (:class:`Linearization`). Knows no tokenizer, no task.
+derivative by every mask at once (:class:`Linearization`). Where W must stay what it is, because
+other adapters share it or because it is quantized, a draw is ``y = W x + s B (m * (A x))``. Knows
+no tokenizer, no task.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import linear
@@ -32,20 +33,48 @@ from bayeslora_tool.inference.posterior import (
 )
 
 
-def fuse(model: nn.Module, posterior: AdapterPosterior) -> None:
+def fuse(model: nn.Module, posterior: AdapterPosterior, *, merge: bool = True) -> None:
     """Replace, in place, each LoRA layer under ``posterior`` by a :class:`FusedLoraLinear`.
+
+    Args:
+        model: That holds the layers.
+        posterior: Attached to it.
+        merge: Whether the weights may change; those of a quantized layer never do.
 
     The model then serves inference only: it computes the same numbers (up to float rounding) in
     fewer operations, and what would save or switch its adapter raises a RuntimeError: PEFT would
     switch, or save, the head alone.
     """
+    use_differentiable_kernels(model)
     for name in posterior.widths:
-        model.set_submodule(name, FusedLoraLinear(name, model.get_submodule(name), posterior))
+        layer = FusedLoraLinear(name, model.get_submodule(name), posterior, merge=merge)
+        model.set_submodule(name, layer)
     for module in model.modules():
         for method in _OF_PEFT:
             if hasattr(type(module), method):
                 setattr(module, method, partial(_refuse, method))
     model.requires_grad_(False)
+
+
+def use_differentiable_kernels(model: nn.Module) -> None:
+    """Have bitsandbytes' layers compute as they do in training; they know no dropout.
+
+    Its kernels for eval mode have no derivative (4 bits on a CPU), or round what they read by all
+    that shares a batch (8 bits).
+
+    Raises:
+        ValueError: A weight has been packed for such a kernel already.
+    """
+    for name, module in model.named_modules():
+        weight = module._parameters.get("weight")  # PEFT's layers pass on that of their base
+        if not (hasattr(weight, "quant_state") or hasattr(weight, "has_fp16_weights")):
+            continue
+        if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False):
+            raise ValueError(
+                f"layer {name} was run in eval mode, which packs its 4 bits for a kernel without "
+                f"derivatives; hand over a model that has not been run since it was loaded"
+            )
+        module.train()
 
 
 # Methods of PEFT's models, wrappers and of transformers that count on layers which are gone.
@@ -78,28 +107,38 @@ def _refuse(method: str, *args: Any, **kwargs: Any) -> NoReturn:
 class FusedLoraLinear(nn.Module):
     """One LoRA layer of a frozen model."""
 
-    weight: Tensor  # (out, in), W + s B A
+    weight: Tensor | None  # (out, in), W or W + s B A; None where `frozen` has a W of its own kind
     down: Tensor  # (r, in), A
     up: Tensor  # (out, r), s B
     bias: Tensor | None
 
-    def __init__(self, name: str, layer: LoraLinear, posterior: AdapterPosterior) -> None:
+    def __init__(
+        self, name: str, layer: Any, posterior: AdapterPosterior, *, merge: bool = True
+    ) -> None:
         super().__init__()
         self.name, self.posterior = name, posterior
         adapter, base = layer.active_adapters[0], layer.get_base_layer()
-        weight = base.weight.T if layer.fan_in_fan_out else base.weight
-        down = layer.lora_A[adapter].weight.float()
-        up = layer.lora_B[adapter].weight.float() * layer.scaling[adapter]
-        bias, extra = base.bias, layer.lora_B[adapter].bias
+        plain = base.weight.is_floating_point() and type(base.weight) is nn.Parameter
+        self.merged = merge and plain
+        self.frozen = None if plain else base
+        down = layer.lora_A[adapter].weight.detach()
+        up = layer.lora_B[adapter].weight.detach().float() * layer.scaling[adapter]
+        weight, bias = None, None
+        extra = layer.lora_B[adapter].bias
         if extra is not None:
-            extra = extra * layer.scaling[adapter]
-            bias = extra if bias is None else bias + extra
-        with torch.no_grad():
-            merged = (weight.float() + up @ down).to(weight.dtype)
-        self.register_buffer("weight", merged.detach().contiguous())
-        self.register_buffer("down", down.detach().to(weight.dtype))
-        self.register_buffer("up", up.detach().to(weight.dtype))
-        self.register_buffer("bias", None if bias is None else bias.detach().to(weight.dtype))
+            bias = extra.detach() * layer.scaling[adapter]
+        if plain:
+            weight = base.weight.detach()
+            weight = weight.T if layer.fan_in_fan_out else weight
+            if base.bias is not None:
+                bias = base.bias.detach() if bias is None else base.bias.detach() + bias
+            if merge:
+                weight = (weight.float() + up @ down.float()).to(weight.dtype).contiguous()
+        dtype = down.dtype if weight is None else weight.dtype
+        self.register_buffer("weight", weight)
+        self.register_buffer("down", down.to(dtype))
+        self.register_buffer("up", up.to(dtype))
+        self.register_buffer("bias", None if bias is None else bias.to(dtype))
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         _refuse("state_dict")
@@ -110,16 +149,43 @@ class FusedLoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), with the noise of the context it is called in."""
         noise = active_noise(self.posterior)
+        if isinstance(noise, FixedDraws):
+            return self._draw(x, noise)
+        if not self.merged:
+            return self.adapt(self.product(x), x)
         if noise is None:
+            return self.product(x)
+        assert isinstance(noise, Linearization)
+        return self._linearized(x, noise)
+
+    def product(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), by the weight and the bias alone."""
+        if self.frozen is None:
+            assert self.weight is not None
             return linear(x, self.weight, self.bias)
+        y: Tensor = self.frozen(x)
+        return y if self.bias is None else y + self.bias
+
+    def adapt(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add to the product of a weight without the adapter what the adapter does.
+
+        Args:
+            y: (..., out), changed in place unless it is linearized.
+            x: (..., in).
+        """
+        noise = active_noise(self.posterior)
         if isinstance(noise, Linearization):
-            # What comes out of it must be no view: some models change it in place.
-            flat: Tensor = _LinearizedLinear.apply(  # type: ignore[no-untyped-call]
-                x.flatten(0, -2), noise.anchor, self, noise, x.shape[:-1]
-            )
-            return flat.view(*x.shape[:-1], -1)
-        assert isinstance(noise, FixedDraws)
-        return self._draw(x, noise)
+            return y + self._linearized(x, noise).to(y.dtype)
+        if isinstance(noise, FixedDraws):
+            return self._add(y, self._noisy(x, noise))
+        return self._add(y, self._down(x))
+
+    def _linearized(self, x: Tensor, noise: Linearization) -> Tensor:
+        # What comes out of it must be no view: some models change it in place.
+        flat: Tensor = _LinearizedLinear.apply(  # type: ignore[no-untyped-call]
+            x.flatten(0, -2), noise.anchor, self, noise, x.shape[:-1]
+        )
+        return flat.view(*x.shape[:-1], -1)
 
     def _draw(self, x: Tensor, noise: FixedDraws) -> Tensor:
         # No mask has touched the first layer's input yet, nor that of layers which read the very
@@ -128,16 +194,25 @@ class FusedLoraLinear(nn.Module):
             noise.clean = x
         draws = len(noise.draws)
         shared = draws if x is noise.clean and len(x) == draws * noise.n_texts else 1
-        head = x[: len(x) // shared]
-        y = linear(head, self.weight, self.bias)
-        if self.posterior.placement == "rank":
-            h = linear(head, self.down)
-            h, y = _repeat(h, shared), _repeat(y, shared)
-            change = noise.perturb(self.name, h) - h  # (T * B, ..., r)
-        else:
-            y = _repeat(y, shared)
-            change = linear(noise.perturb(self.name, x) - x, self.down)
-        y.flatten(0, -2).addmm_(change.flatten(0, -2), self.up.T)
+        return self._add(
+            _repeat(self.product(x[: len(x) // shared]), shared), self._noisy(x, noise, shared)
+        )
+
+    def _noisy(self, x: Tensor, noise: FixedDraws, shared: int = 1) -> Tensor:
+        """(..., r), what the masks let through; of a merged adapter, what they change."""
+        if self.posterior.placement == "input":
+            noisy = noise.perturb(self.name, x)
+            return self._down(noisy - x if self.merged else noisy)
+        h = _repeat(self._down(x[: len(x) // shared]), shared)
+        noisy = noise.perturb(self.name, h)
+        return noisy - h if self.merged else noisy
+
+    def _down(self, x: Tensor) -> Tensor:
+        return linear(x.to(self.down.dtype), self.down)
+
+    def _add(self, y: Tensor, h: Tensor) -> Tensor:
+        """``y + s B h``, in place."""
+        y.flatten(0, -2).addmm_(h.flatten(0, -2).to(y.dtype), self.up.T.to(y.dtype))
         return y
 
 
@@ -250,7 +325,10 @@ def linearization(
 
 
 class _LinearizedLinear(torch.autograd.Function):
-    """The merged layer; its backward also hands the gradient by the masks to the collector."""
+    """The merged layer, or what the adapter adds to another product.
+
+    Its backward also hands the gradient by the masks to the collector.
+    """
 
     @staticmethod
     def forward(
@@ -262,10 +340,10 @@ class _LinearizedLinear(torch.autograd.Function):
         shape: torch.Size,
     ) -> Tensor:
         rank = layer.posterior.placement == "rank"
-        ctx.save_for_backward(linear(x, layer.down) if rank else x)
+        ctx.save_for_backward(layer._down(x) if rank else x)
         ctx.layer, ctx.noise, ctx.rank = layer, noise, rank
         ctx.shape, ctx.mask = shape, noise.calls.mask(layer.name)
-        return linear(x, layer.weight, layer.bias)
+        return layer.product(x) if layer.merged else linear(layer._down(x), layer.up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None, None]:
@@ -275,7 +353,9 @@ class _LinearizedLinear(torch.autograd.Function):
         by_rank = _product(gradient, used, layer.up)  # (N, r)
         by_mask = (by_rank if ctx.rank else by_rank @ layer.down) * h
         ctx.noise.collect(ctx.mask, by_mask.view(*ctx.shape, -1))
-        on = _product(gradient, used, layer.weight) if ctx.needs_input_grad[0] else None
+        on = None
+        if ctx.needs_input_grad[0]:
+            on = _product(gradient, used, layer.weight) if layer.merged else by_rank @ layer.down
         return on, None, None, None, None
 
 

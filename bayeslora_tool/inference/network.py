@@ -97,6 +97,16 @@ class Network:
         begin_anew_after_fork(_THREADS)
 
     @property
+    def quantized(self) -> Any:
+        """How transformers quantized the backbone, None if not."""
+        return getattr(self.model.config, "quantization_config", None)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in float32 throughout, so that rounding is all that may differ."""
+        return self.quantized is None and next(self.model.parameters()).dtype == torch.float32
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         device: torch.device = next(self.model.parameters()).device

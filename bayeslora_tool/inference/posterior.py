@@ -22,6 +22,7 @@ state.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
+from peft.import_utils import is_bnb_available
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -252,7 +254,16 @@ class _FreshNoise:
         return (h.reshape(self.n_texts, -1, n) * self._masks[module]).reshape(h.shape)
 
 
-def _check_layers(model: nn.Module) -> dict[str, LoraLinear]:
+def _linear_kinds() -> tuple[type[LoraLayer], ...]:
+    """PEFT's layers of LoRA on a linear layer: plain or torchao's, and of bitsandbytes if there."""
+    if not (is_bnb_available() and "bitsandbytes" in sys.modules):  # no layer can be of its kind
+        return (LoraLinear,)
+    from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
+
+    return LoraLinear, Linear8bitLt, Linear4bit
+
+
+def _check_layers(model: nn.Module) -> dict[str, LoraLayer]:
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
     if not layers:
         raise ValueError(
@@ -279,7 +290,7 @@ def _check_layers(model: nn.Module) -> dict[str, LoraLinear]:
                 f"{name} uses {type(variant).__name__}, which bypasses lora_A, so dropout on it "
                 f"is not the BayesLoRA posterior; train the adapter as plain LoRA (use_dora=False)"
             )
-        if not isinstance(layer, LoraLinear) or active[0] not in layer.lora_A:
+        if not isinstance(layer, _linear_kinds()) or active[0] not in layer.lora_A:
             raise ValueError(
                 f"{name} is a LoRA layer of kind {type(layer).__module__}.{type(layer).__name__}; "
                 f"only LoRA on Linear layers is supported: leave it out of target_modules"
@@ -287,7 +298,7 @@ def _check_layers(model: nn.Module) -> dict[str, LoraLinear]:
     return layers
 
 
-def _check_rate(layers: dict[str, LoraLinear], dropout: float | None) -> float:
+def _check_rate(layers: dict[str, LoraLayer], dropout: float | None) -> float:
     if dropout is None:
         rates = {
             float(getattr(layer.lora_dropout[layer.active_adapters[0]], "p", 0.0))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
+from bayeslora_tool.inference.fused import use_differentiable_kernels
 from bayeslora_tool.inference.network import Linearized, Network
 from bayeslora_tool.inference.posterior import AdapterPosterior
 
@@ -64,13 +65,13 @@ def checked_network(
     """
     start = time.perf_counter()
     texts = sorted(encoder.encode(TEXTS), key=lambda text: len(text.ids))
-    model.eval()
+    use_differentiable_kernels(model.eval())
     before, apart = _as_it_is(model, posterior, encoder, texts)
     seconds = time.perf_counter() - start
     network = Network(model, posterior, encoder, apart=apart)
     start = time.perf_counter()
     name = type(model.get_base_model()).__name__
-    exact = next(model.parameters()).dtype == torch.float32
+    exact = network.exact
     rounding = 1e-3 if exact else 0.1
     batch, alone = network.linearize(texts, keep=True), network.linearize(texts[:1])
     size = max(1.0, float(before.abs().max()))
