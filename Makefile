@@ -13,8 +13,14 @@ test: .venv/dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Worth running before a change lands, and too long for each time.
-test-slow: .venv/dev
+test-slow: .venv/dev .venv/quantized
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	PYTHONPATH=.venv/quantized HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m slow tests/inference/test_quantized.py
+
+# Apart from the rest: peft and transformers import them wherever they are, which takes time.
+.venv/quantized: | .venv/dev
+	$(BIN)/python -m pip install -q --no-deps --target $@ -c constraints.txt bitsandbytes torchao
 
 lint: .venv/dev installed-tree
 	$(BIN)/ruff check .

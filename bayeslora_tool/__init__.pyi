@@ -15,6 +15,7 @@ from .graphs.runs import start as start
 from .graphs.thread import ThreadError as ThreadError
 from .graphs.workflow import Step as Step
 from .graphs.workflow import create_workflow_graph as create_workflow_graph
+from .hub import AdapterHub as AdapterHub
 from .inference.posterior import AdapterPosterior as AdapterPosterior
 from .policy import Decision as Decision
 from .policy import Policy as Policy

@@ -8,7 +8,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from bayeslora_tool.artifacts.frozen import FrozenWeights
 from bayeslora_tool.artifacts.golden_predictions import check_golden
 from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.artifacts.manifest import (
@@ -31,11 +33,11 @@ from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
-from bayeslora_tool.inference.network import Pass
+from bayeslora_tool.inference.network import Linearized, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
-from bayeslora_tool.inference.scorer import Scored, Stages, score
+from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.inference.wording import Wording
@@ -47,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 # Texts x tokens of one batch: bounds memory, whatever comes.
 TOKENS_PER_PASS = 4096
+
+_Submit = Callable[[tuple[Scoring, Policy | None], Sequence[str]], Future[list[Prediction]]]
 
 
 class BayesLoRAClassifier:
@@ -66,6 +70,7 @@ class BayesLoRAClassifier:
         manifest: The adapter's ``bayeslora.json``, if it has one.
         novelty: Distances to its training set, if they were fitted.
         neighbours: Its training texts to compare with, likewise.
+        merge: Whether the adapter is merged into the backbone's weights; not if others share them.
 
     Attributes:
         self_check: How far the ways to compute a number lay apart, see ``self_check.py``.
@@ -86,6 +91,7 @@ class BayesLoRAClassifier:
         manifest: Manifest | None = None,
         novelty: Novelty | None = None,
         neighbours: Neighbours | None = None,
+        merge: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
@@ -98,13 +104,17 @@ class BayesLoRAClassifier:
         self.sureness: Sureness | None = None
         self.max_tokens = longest_text(model, tokenizer)
         encoder = Encoder(tokenizer, self.max_tokens)
-        self.network, self.self_check = checked_network(model, posterior, encoder)
+        self.network, self.self_check = checked_network(model, posterior, encoder, merge=merge)
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
-        self._batcher = self._new_batcher()
+        self._submit: _Submit = self._new_batcher().submit
+
+    def share_batches(self, submit: _Submit) -> None:
+        """Have :meth:`apredict` hand its texts to another batcher, which scores for several."""
+        self._submit = submit
 
     def _new_batcher(self) -> MicroBatcher[tuple[Scoring, Policy | None], str, Prediction]:
-        return MicroBatcher(lambda how, texts: self._predict(texts, *how))
+        return MicroBatcher(lambda how, texts: self.score_texts(texts, *how))
 
     def for_acts(self, acts: Mapping[str, Collection[str]]) -> Self:
         """This classifier over acts: labels that lead to the same act no longer rival each other.
@@ -134,7 +144,7 @@ class BayesLoRAClassifier:
         other.network = self.network.merged(groups)
         if self.neighbours is not None:
             other.neighbours = self.neighbours.merged(groups)
-        other._batcher = other._new_batcher()
+        other._submit = other._new_batcher().submit
         return other
 
     @property
@@ -219,6 +229,7 @@ class BayesLoRAClassifier:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         quantization_config: QuantizationConfigMixin | None = None,
+        frozen: FrozenWeights | None = None,
         scoring: Scoring | None = None,
         policy: Policy | None = None,
     ) -> Self:
@@ -236,6 +247,7 @@ class BayesLoRAClassifier:
             dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32.
             quantization_config: Of transformers (bitsandbytes' 8 or 4 bits, torchao's int8): the
                 frozen backbone's products are quantized, the adapter and the head stay exact.
+            frozen: The backbone's weights as other adapters hold them, see ``AdapterHub``.
             scoring: Draws, seed and estimator that :meth:`predict` uses unless told otherwise.
             policy: Whose thresholds the ``adaptive`` estimator works for.
 
@@ -251,6 +263,7 @@ class BayesLoRAClassifier:
             device=device,
             dtype=dtype,
             quantization_config=quantization_config,
+            frozen=frozen,
         )
         recorded = loaded.manifest.posterior if loaded.manifest else None
         posterior = AdapterPosterior(
@@ -267,6 +280,7 @@ class BayesLoRAClassifier:
             scoring=scoring,
             policy=policy,
             manifest=loaded.manifest,
+            merge=frozen is None,
         )
         classifier.novelty = Novelty.load(loaded.folder)
         classifier.neighbours = Neighbours.load(loaded.folder)
@@ -358,8 +372,8 @@ class BayesLoRAClassifier:
             ValueError: A text that cannot be read, an argument out of range, or ``adaptive``
                 without a policy.
         """
-        scoring, policy = self._how(n_draws, seed, estimator, policy)
-        return self._predict(texts, scoring, policy)
+        scoring, policy = self.how(n_draws, seed, estimator, policy)
+        return self.score_texts(texts, scoring, policy)
 
     async def apredict(
         self,
@@ -379,12 +393,12 @@ class BayesLoRAClassifier:
             TypeError, ValueError: As :meth:`predict`.
         """
         texts = check_texts(texts)
-        how = self._how(n_draws, seed, estimator, policy)
-        return await asyncio.wrap_future(self._batcher.submit(how, texts))
+        how = self.how(n_draws, seed, estimator, policy)
+        return await asyncio.wrap_future(self._submit(how, texts))
 
     def draw(self, texts: Sequence[str], *, n_draws: int = 20, seed: int = 0) -> Tensor:
         """Class probabilities of every draw: (T, B, C), float64, texts in the caller's order."""
-        scoring, _ = self._how(n_draws, seed, "monte_carlo", None)
+        scoring, _ = self.how(n_draws, seed, "monte_carlo", None)
         encoded = self.network.encoder.encode(texts)
         result = torch.empty(scoring.n_draws, len(encoded), len(self.labels), dtype=torch.float64)
         for batch in batches(encoded, TOKENS_PER_PASS):
@@ -402,13 +416,14 @@ class BayesLoRAClassifier:
         order = torch.tensor(rows).argsort()
         return Pass(*(torch.cat(part)[order] for part in zip(*parts, strict=True)))
 
-    def _how(
+    def how(
         self,
-        n_draws: int | None,
-        seed: int | None,
-        estimator: Estimator | None,
-        policy: Policy | None,
+        n_draws: int | None = None,
+        seed: int | None = None,
+        estimator: Estimator | None = None,
+        policy: Policy | None = None,
     ) -> tuple[Scoring, Policy | None]:
+        """What the arguments of :meth:`predict` come to, with what the classifier says of them."""
         given = {"n_draws": n_draws, "seed": seed, "estimator": estimator}
         given = {name: value for name, value in given.items() if value is not None}
         scoring = self.scoring
@@ -427,30 +442,73 @@ class BayesLoRAClassifier:
     def stages(self, texts: Sequence[str], scoring: Scoring) -> Stages:
         """The texts after their first pass, to be settled by one policy or several."""
         encoded = self.network.encoder.encode(texts)
+        passes = (
+            (batch, self.network.deterministic(batch))
+            for batch in batches(encoded, TOKENS_PER_PASS)
+        )
+        return self._stages(encoded, scoring, passes)
+
+    def _stages(
+        self,
+        texts: Sequence[Encoded],
+        scoring: Scoring,
+        passes: Iterable[tuple[list[Encoded], Any]],
+    ) -> Stages:
         return Stages(
             self.network,
             self.reference,
-            encoded,
+            texts,
+            passes,
             scoring,
             self.forecast,
             self.offset,
             TOKENS_PER_PASS,
         )
 
-    def _predict(
+    def score_texts(
         self, texts: Sequence[str], scoring: Scoring, policy: Policy | None
     ) -> list[Prediction]:
+        """:meth:`predict`, as :meth:`how` says."""
         if scoring.estimator == "adaptive":
             assert policy is not None
             stages = self.stages(texts, scoring)
             return self._predictions(stages.texts, stages.settle(policy), scoring)
+        scored = (
+            (batch, score(self.network, self.reference, batch, scoring))
+            for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS)
+        )
+        return self._in_order(scored, scoring)
+
+    def settle(
+        self,
+        texts: Sequence[Encoded],
+        passes: Sequence[tuple[list[Encoded], Pass | Linearized]],
+        scoring: Scoring,
+        policy: Policy | None,
+    ) -> list[Prediction]:
+        """:meth:`score_texts` of texts whose first pass has been made.
+
+        Args:
+            texts: Encoded, in the caller's order.
+            passes: Of batches of them: linearized for the estimator of that name, else without
+                noise.
+            scoring: Any but ``monte_carlo``.
+            policy: Whose thresholds ``adaptive`` works for.
+        """
+        if scoring.estimator == "adaptive":
+            assert policy is not None
+            stages = self._stages(texts, scoring, passes)
+            return self._predictions(texts, stages.settle(policy), scoring)
+        scored = ((batch, scored_pass(self.reference, found)) for batch, found in passes)
+        return self._in_order(scored, scoring)
+
+    def _in_order(
+        self, scored: Iterable[tuple[list[Encoded], Scored]], scoring: Scoring
+    ) -> list[Prediction]:
         results: dict[int, Prediction] = {}
-        for batch in batches(self.network.encoder.encode(texts), TOKENS_PER_PASS):
-            scored = score(self.network, self.reference, batch, scoring)
-            for text, prediction in zip(
-                batch, self._predictions(batch, scored, scoring), strict=True
-            ):
-                results[text.position] = prediction
+        for batch, found in scored:
+            places = (text.position for text in batch)
+            results |= zip(places, self._predictions(batch, found, scoring), strict=True)
         return [results[i] for i in range(len(results))]
 
     def _predictions(

@@ -275,7 +275,7 @@ class TestAdaptive:
         linear = tiny.predict(TEXTS, estimator="linearized")
         for tau_conf in sorted(p.confidence for p in linear)[1::2]:
             policy = Policy(tau_conf - 1e-4, 0.001)
-            found = tiny._predict(TEXTS, Scoring("adaptive", draw_error=0.9), policy)
+            found = tiny.score_texts(TEXTS, Scoring("adaptive", draw_error=0.9), policy)
             assert [decide(p, policy).action for p in found] == [
                 decide(p, policy).action for p in linear
             ]

@@ -34,6 +34,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from bayeslora_tool.artifacts.adapter_config import FILE_NAME as CONFIG_NAME
 from bayeslora_tool.artifacts.adapter_config import AdapterConfig, read_adapter_config
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint, find_backbone
+from bayeslora_tool.artifacts.frozen import FrozenWeights
 from bayeslora_tool.artifacts.manifest import (
     FILE_NAME,
     MAX_LABELS,
@@ -75,6 +76,7 @@ def load_adapter(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     quantization_config: QuantizationConfigMixin | None = None,
+    frozen: FrozenWeights | None = None,
 ) -> LoadedAdapter:
     """Find, verify and load an adapter on its backbone.
 
@@ -85,6 +87,7 @@ def load_adapter(
         device: None takes CUDA where there is one.
         dtype: Of the frozen backbone; None is float32.
         quantization_config: Of transformers, to quantize the frozen backbone by.
+        frozen: What other adapters on this backbone hold already.
 
     Raises:
         FileNotFoundError: Adapter or backbone not found.
@@ -142,6 +145,9 @@ def load_adapter(
         raise ValueError(f"`device` (={str(device)!r}) is of no use here: {error}") from None
     source = tokenizer_folder(folder, base_folder)
     tokenizer = load_tokenizer(source, backbone.config)
+    if frozen is not None:
+        frozen.share(model)
+        tokenizer = frozen.tokenizer(source, tokenizer)
     if source != base_folder:
         check_vocabulary(tokenizer, backbone, source)
     return LoadedAdapter(model, tokenizer, names, manifest, folder)

@@ -44,8 +44,8 @@ class _Block(NamedTuple):
     """The modules of one layer, and weight and bias of its first three as one."""
 
     three: tuple[nn.Module, nn.Module, nn.Module]  # query, key, value
-    weight: Tensor  # (3 d, d)
-    bias: Tensor  # (3 d,)
+    weight: Tensor | None  # (3 d, d); None where the adapter is not merged into it
+    bias: Tensor | None  # (3 d,)
     joined: nn.Module
     norm: nn.Module
     wide: nn.Module  # with the activation
@@ -85,7 +85,7 @@ class BertPass:
             ids: Of each text, at least one.
             states: Hidden states to give the means of; 0 is the embeddings.
         """
-        device = self.blocks[0].weight.device
+        device = self.embeddings.LayerNorm.weight.device
         stretches, start = [], 0
         for length, some in groupby(ids, key=len):
             n = sum(1 for _ in some)
@@ -121,22 +121,24 @@ class BertPass:
         """(N, d) of all tokens to the same, or to (B, d) of each text's first one."""
         d = x.shape[1]
         asks = x if first is None else x[first]
-        if torch.is_grad_enabled():  # by each module's masks
+        if torch.is_grad_enabled() or block.weight is None:  # by each module's masks
             q, k, v = (part(some) for part, some in zip(block.three, (asks, x, x), strict=True))
         elif first is None:
             q, k, v = linear(x, block.weight, block.bias).chunk(3, dim=1)
         else:
+            assert block.bias is not None
             q = linear(asks, block.weight[:d], block.bias[:d])
             k, v = linear(x, block.weight[d:], block.bias[d:]).chunk(2, dim=1)
-        parts, text = [], 0
-        for s in stretches:
-            asking = s.rows if first is None else slice(text, text + s.n_texts)
+        rows = [s.n_texts * s.length for s in stretches]
+        asking = rows if first is None else [s.n_texts for s in stretches]
+        parts = []
+        # The gradient of slices would be as many tensors of the size of all.
+        for s, *three in zip(stretches, q.split(asking), k.split(rows), v.split(rows), strict=True):
             heads = (
                 some.view(s.n_texts, -1, self.n_heads, d // self.n_heads).transpose(1, 2)
-                for some in (q[asking], k[s.rows], v[s.rows])
+                for some in three
             )
             parts.append(scaled_dot_product_attention(*heads).transpose(1, 2).reshape(-1, d))
-            text += s.n_texts
         x = block.norm(block.joined(torch.cat(parts)) + asks)
         y: Tensor = block.last_norm(block.narrow(block.wide(x)) + x)
         return y
@@ -149,14 +151,10 @@ def _means(x: Tensor, stretches: list[_Stretch]) -> Tensor:
 
 def _block(layer: Any) -> _Block:
     attention = layer.attention.self
-    three = [attention.query, attention.key, attention.value]
-    weight = torch.cat([part.weight.detach() for part in three])
-    bias = torch.cat([part.bias.detach() for part in three])
-    for part, own, shift in zip(three, weight.chunk(3), bias.chunk(3), strict=True):
-        if isinstance(part, FusedLoraLinear):  # draws read the same numbers, kept once
-            part.weight, part.bias = own, shift
+    three = (attention.query, attention.key, attention.value)
+    weight, bias = _joined(three)
     return _Block(
-        (attention.query, attention.key, attention.value),
+        three,
         weight,
         bias,
         layer.attention.output.dense,
@@ -165,6 +163,17 @@ def _block(layer: Any) -> _Block:
         layer.output.dense,
         layer.output.LayerNorm,
     )
+
+
+def _joined(three: Sequence[Any]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    if any(not getattr(part, "merged", isinstance(part, nn.Linear)) for part in three):
+        return None, None
+    weight = torch.cat([part.weight.detach() for part in three])
+    bias = torch.cat([part.bias.detach() for part in three])
+    for part, own, shift in zip(three, weight.chunk(3), bias.chunk(3), strict=True):
+        if isinstance(part, FusedLoraLinear):  # draws read the same numbers, kept once
+            part.weight, part.bias = own, shift
+    return weight, bias
 
 
 def quick_pass(model: nn.Module) -> BertPass | None:
@@ -183,7 +192,7 @@ def quick_pass(model: nn.Module) -> BertPass | None:
     n_words: int = found.config.vocab_size
     texts = [[token % n_words for token in probe] for probe in _PROBES]
     n_states = len(quick.blocks) + 1
-    device = quick.blocks[0].weight.device
+    device = quick.embeddings.LayerNorm.weight.device
     rows = [torch.tensor(text, device=device) for text in texts]
     kept = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     with torch.inference_mode():

@@ -13,10 +13,10 @@ no tokenizer, no task.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -151,12 +151,9 @@ class FusedLoraLinear(nn.Module):
         noise = active_noise(self.posterior)
         if isinstance(noise, FixedDraws):
             return self._draw(x, noise)
-        if not self.merged:
-            return self.adapt(self.product(x), x)
-        if noise is None:
-            return self.product(x)
-        assert isinstance(noise, Linearization)
-        return self._linearized(x, noise)
+        if noise is not None:
+            return linearized(self, x, [(self, len(x))])
+        return self.product(x) if self.merged else self.adapt(self.product(x), x)
 
     def product(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), by the weight and the bias alone."""
@@ -170,22 +167,10 @@ class FusedLoraLinear(nn.Module):
         """Add to the product of a weight without the adapter what the adapter does.
 
         Args:
-            y: (..., out), changed in place unless it is linearized.
+            y: (..., out), changed in place.
             x: (..., in).
         """
-        noise = active_noise(self.posterior)
-        if isinstance(noise, Linearization):
-            return y + self._linearized(x, noise).to(y.dtype)
-        if isinstance(noise, FixedDraws):
-            return self._add(y, self._noisy(x, noise))
-        return self._add(y, self._down(x))
-
-    def _linearized(self, x: Tensor, noise: Linearization) -> Tensor:
-        # What comes out of it must be no view: some models change it in place.
-        flat: Tensor = _LinearizedLinear.apply(  # type: ignore[no-untyped-call]
-            x.flatten(0, -2), noise.anchor, self, noise, x.shape[:-1]
-        )
-        return flat.view(*x.shape[:-1], -1)
+        return self.add(y, self.reduced(x))
 
     def _draw(self, x: Tensor, noise: FixedDraws) -> Tensor:
         # No mask has touched the first layer's input yet, nor that of layers which read the very
@@ -194,7 +179,7 @@ class FusedLoraLinear(nn.Module):
             noise.clean = x
         draws = len(noise.draws)
         shared = draws if x is noise.clean and len(x) == draws * noise.n_texts else 1
-        return self._add(
+        return self.add(
             _repeat(self.product(x[: len(x) // shared]), shared), self._noisy(x, noise, shared)
         )
 
@@ -202,15 +187,16 @@ class FusedLoraLinear(nn.Module):
         """(..., r), what the masks let through; of a merged adapter, what they change."""
         if self.posterior.placement == "input":
             noisy = noise.perturb(self.name, x)
-            return self._down(noisy - x if self.merged else noisy)
-        h = _repeat(self._down(x[: len(x) // shared]), shared)
+            return self.reduced(noisy - x if self.merged else noisy)
+        h = _repeat(self.reduced(x[: len(x) // shared]), shared)
         noisy = noise.perturb(self.name, h)
         return noisy - h if self.merged else noisy
 
-    def _down(self, x: Tensor) -> Tensor:
+    def reduced(self, x: Tensor) -> Tensor:
+        """``A x``, (..., in) to (..., r)."""
         return linear(x.to(self.down.dtype), self.down)
 
-    def _add(self, y: Tensor, h: Tensor) -> Tensor:
+    def add(self, y: Tensor, h: Tensor) -> Tensor:
         """``y + s B h``, in place."""
         y.flatten(0, -2).addmm_(h.flatten(0, -2).to(y.dtype), self.up.T.to(y.dtype))
         return y
@@ -324,39 +310,92 @@ def linearization(
         yield noise
 
 
-class _LinearizedLinear(torch.autograd.Function):
-    """The merged layer, or what the adapter adds to another product.
+def linearized(
+    frozen: FusedLoraLinear, x: Tensor, parts: Sequence[tuple[FusedLoraLinear | None, int]]
+) -> Tensor:
+    """A product and what adapters add to it, each to its rows; derivatives by masks are collected.
 
-    Its backward also hands the gradient by the masks to the collector.
+    Args:
+        frozen: Whose weight and bias; it may be merged if it is the one part, too.
+        x: (rows, ..., in).
+        parts: Layers with the same weight, each active in a :class:`Linearization`, or None where
+            no adapter is, and how many of the rows are theirs, in order.
     """
+    shape = x.shape[:-1]
+    x = x.flatten(0, -2)
+    inner = len(x) // shape[0]
+    active, start = [], 0
+    for layer, n in parts:
+        if layer is not None:
+            noise = active_noise(layer.posterior)
+            assert isinstance(noise, Linearization)
+            rows = slice(inner * start, inner * (start + n))
+            mask = noise.calls.mask(layer.name)
+            active.append(_Active(layer, noise, mask, rows, torch.Size((n, *shape[1:]))))
+        start += n
+    anchors = [part.noise.anchor for part in active]
+    # What comes out of it must be no view: some models change it in place.
+    y: Tensor = _Linearized.apply(x, frozen, active, *anchors)  # type: ignore[no-untyped-call]
+    if frozen.frozen is not None:  # a product of its own kind, which autograd knows
+        y = frozen.product(x) + y.to(x.dtype)
+    return y.view(*shape, -1)
+
+
+class _Active(NamedTuple):
+    """A layer in a linearized pass, and the rows that it reads, flattened and in shape."""
+
+    layer: FusedLoraLinear
+    noise: Linearization
+    mask: str
+    rows: slice
+    shape: torch.Size
+
+
+class _Linearized(torch.autograd.Function):
+    """See :func:`linearized`; its backward hands the gradients by the masks to the collectors."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        anchor: Tensor,
-        layer: FusedLoraLinear,
-        noise: Linearization,
-        shape: torch.Size,
+        ctx: Any, x: Tensor, frozen: FusedLoraLinear, parts: list[_Active], *anchors: Tensor
     ) -> Tensor:
-        rank = layer.posterior.placement == "rank"
-        ctx.save_for_backward(layer._down(x) if rank else x)
-        ctx.layer, ctx.noise, ctx.rank = layer, noise, rank
-        ctx.shape, ctx.mask = shape, noise.calls.mask(layer.name)
-        return layer.product(x) if layer.merged else linear(layer._down(x), layer.up)
+        if frozen.frozen is None:
+            y = frozen.product(x)
+        else:
+            y = torch.zeros(len(x), len(frozen.up), dtype=frozen.up.dtype, device=x.device)
+        kept = []
+        for part in parts:
+            layer, own = part.layer, x[part.rows]
+            rank = layer.posterior.placement == "rank"
+            h = layer.reduced(own) if rank or not layer.merged else own
+            if not layer.merged:
+                layer.add(y[part.rows], h)
+            kept.append(h if rank else own)
+        ctx.save_for_backward(*kept)
+        ctx.frozen, ctx.parts, ctx.dtype = frozen, parts, x.dtype
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        (gradient,), (h,), layer = gradients, ctx.saved_tensors, ctx.layer
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), frozen = gradients, ctx.frozen
         # A head that reads one token of each text leaves the others no gradient in the last layer.
         used = vector_norm(gradient, dim=1).nonzero()[:, 0]  # any() is slower
-        by_rank = _product(gradient, used, layer.up)  # (N, r)
-        by_mask = (by_rank if ctx.rank else by_rank @ layer.down) * h
-        ctx.noise.collect(ctx.mask, by_mask.view(*ctx.shape, -1))
         on = None
         if ctx.needs_input_grad[0]:
-            on = _product(gradient, used, layer.weight) if layer.merged else by_rank @ layer.down
-        return on, None, None, None, None
+            if frozen.frozen is None:
+                on = _product(gradient, used, frozen.weight)
+            else:
+                on = gradient.new_zeros(len(gradient), frozen.down.shape[1])
+        for part, h in zip(ctx.parts, ctx.saved_tensors, strict=True):
+            layer, own = part.layer, gradient[part.rows]
+            start, stop = part.rows.start, part.rows.stop
+            theirs = used[(start <= used) & (used < stop)] - start if len(ctx.parts) > 1 else used
+            by_rank = _product(own, theirs, layer.up)  # (N, r)
+            rank = layer.posterior.placement == "rank"
+            by_mask = (by_rank if rank else by_rank @ layer.down) * h
+            part.noise.collect(part.mask, by_mask.view(*part.shape, -1))
+            if on is not None and not layer.merged:
+                on[part.rows].addmm_(by_rank, layer.down)
+        return (None if on is None else on.to(ctx.dtype), *[None] * (2 + len(ctx.parts)))
 
 
 def _product(x: Tensor, used: Tensor, weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from bayeslora_tool.inference.bert import quick_pass
+from bayeslora_tool.inference.bert import BertPass, quick_pass
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import fuse, linearization
@@ -30,7 +30,8 @@ TOKENS_SIDE_BY_SIDE = 1024
 _HEAD_INPUTS: ContextVar[list[Tensor] | None] = ContextVar("bayeslora_head_inputs", default=None)
 
 
-def _keep_head_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+def keep_head_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A hook on each layer of a head: the last one's input is what the head reads."""
     fed = _HEAD_INPUTS.get()
     if fed is not None:
         fed.append(inputs[0])
@@ -49,6 +50,19 @@ class Pass(NamedTuple):
     def probabilities(self) -> Tensor:
         """(B, C)."""
         return self.logits.softmax(dim=-1)
+
+
+class Raw(NamedTuple):
+    """What a model gives for B texts, as its own numbers."""
+
+    logits: Tensor  # (B, C)
+    features: Tensor  # as in Pass, on the model's device
+    head: Tensor
+    lengths: Tensor
+
+    def rows(self, some: slice) -> Raw:
+        """Of some of the texts."""
+        return Raw(*(part[some] for part in self))
 
 
 class Linearized(NamedTuple):
@@ -76,23 +90,30 @@ class Network:
         model: PEFT sequence classifier; fused in place.
         posterior: Attached to ``model``.
         encoder: Makes the batches.
+        merge: Whether the frozen weights may change, see ``fused.fuse``.
         apart: Whether a layer reads something else than (texts, ..., features): then draws do not
             share a pass, nor do texts where it must be told whose mask or gradient is whose.
     """
 
     def __init__(
-        self, model: Any, posterior: AdapterPosterior, encoder: Encoder, *, apart: bool = False
+        self,
+        model: Any,
+        posterior: AdapterPosterior,
+        encoder: Encoder,
+        *,
+        merge: bool = True,
+        apart: bool = False,
     ) -> None:
         self.model, self.posterior, self.encoder = model.eval(), posterior, encoder
         self.apart = apart
         self.temperature = 1.0
         self.groups: Tensor | None = None  # (C,), see merged()
-        fuse(self.model, posterior)
+        fuse(self.model, posterior, merge=merge)
         self.quick = quick_pass(self.model)
         for name, module in self.model.named_modules():
             # PEFT wraps the head, under the name that transformers gave it.
             if isinstance(module, nn.Linear) and {"classifier", "score"} & {*name.split(".")}:
-                module.register_forward_pre_hook(_keep_head_input)
+                module.register_forward_pre_hook(keep_head_input)
         model.config.pad_token_id = encoder.pad_id  # decoders find a text's last token by it
         begin_anew_after_fork(_THREADS)
 
@@ -122,7 +143,7 @@ class Network:
     def deterministic(self, batch: Sequence[Encoded]) -> Pass:
         """The pass at the posterior mean of the weights (all masks 1)."""
         with torch.inference_mode():
-            return self._pass(batch) if self.quick is None else self._quick_pass(batch)
+            return self.finished(self._pass(batch, quick=self.quick is not None))
 
     def linearize(
         self, batch: Sequence[Encoded], *, keep: bool = False, features: bool = True
@@ -143,7 +164,7 @@ class Network:
         with linearization(
             self.posterior, len(batch), self.device, keep=keep, text_of=text_of if quick else None
         ) as noise:
-            passed = self._quick_pass(batch, features) if quick else self._pass(batch)
+            passed = self.finished(self._pass(batch, quick=quick, features=features))
             value = log_odds(passed.probabilities, passed.logits.argmax(dim=1))
             torch.autograd.grad(value.sum(), noise.anchor, allow_unused=True)
         passed = Pass(*(part.detach() for part in passed))
@@ -167,42 +188,17 @@ class Network:
             parts.append(self._tempered(logits).softmax(dim=-1))
         return torch.cat(parts).reshape(len(draws), len(batch), -1)
 
-    def _quick_pass(self, batch: Sequence[Encoded], features: bool = True) -> Pass:
-        assert self.quick is not None
-        states = range(len(self.quick.blocks) + 1) if features else ()
-        found = self.quick([text.ids for text in batch], states)
-        means = torch.full_like(found.head[:, None], torch.nan)
-        if features:
-            means = normalize(torch.stack([*found.means.values()], dim=1), dim=2)
-        energy = found.logits.double().logsumexp(dim=-1)
-        lengths = torch.tensor([len(text.ids) for text in batch])
-        parts = (part.cpu().double() for part in (found.head, energy, lengths))
-        return Pass(self._tempered(found.logits), means.cpu().float(), *parts)
+    def _pass(self, batch: Sequence[Encoded], *, quick: bool, features: bool = True) -> Raw:
+        if quick:
+            assert self.quick is not None
+            return run_quick(self.quick, [text.ids for text in batch], features=features)
+        return run(self.model, *self.encoder.tensors(batch))
 
-    def _pass(self, batch: Sequence[Encoded]) -> Pass:
-        fed: list[Tensor] = []
-        token = _HEAD_INPUTS.set(fed)
-        try:
-            output = self._forward(batch, output_hidden_states=True)
-        finally:
-            _HEAD_INPUTS.reset(token)
-        lengths = torch.tensor([len(text.ids) for text in batch], device=self.device)
-        states = getattr(output, "hidden_states", None)  # of each layer (B, L, d)
-        if not states or not fed:
-            lacking = "hidden states of its tokens" if fed else "head called classifier or score"
-            raise ValueError(
-                f"{type(self.model.get_base_model()).__name__} has no {lacking}, which features "
-                f"are made of; take a backbone that is one encoder or one decoder, with such a head"
-            )
-        kept = torch.arange(states[0].shape[1], device=self.device) < lengths[:, None]
-        means = [normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states]
-        features = torch.stack(means, dim=1).cpu().float()
-        head = fed[-1]
-        if head.dim() == 3:  # decoders score every token; the text's last one counts
-            head = head[torch.arange(len(batch), device=self.device), lengths - 1]
-        energy = output.logits.double().logsumexp(dim=-1)
-        parts = (part.cpu().double() for part in (head, energy, lengths))
-        return Pass(self._tempered(output.logits), features, *parts)
+    def finished(self, raw: Raw) -> Pass:
+        """A pass of this model, of its temperature and groups."""
+        energy = raw.logits.double().logsumexp(dim=-1)
+        parts = (part.cpu().double() for part in (raw.head, energy, raw.lengths))
+        return Pass(self._tempered(raw.logits), raw.features.cpu().float(), *parts)
 
     def merged(self, groups: Tensor) -> Network:
         """The same model, in whose passes the classes of a group count as one.
@@ -226,15 +222,56 @@ class Network:
         summed = p.new_zeros(len(p), int(self.groups.max()) + 1).index_add(1, self.groups, p)
         return summed.clamp(min=torch.finfo(p.dtype).tiny).log()
 
-    def _forward(self, batch: Sequence[Encoded], *, copies: int = 1, **options: Any) -> Any:
+    def _forward(self, batch: Sequence[Encoded], *, copies: int) -> Any:
         ids, mask = self.encoder.tensors(batch)
-        # Without padding there is nothing to mask, and attention has a faster way.
-        padded = len(batch[0].ids) < len(batch[-1].ids)
-        return self.model(
-            input_ids=ids.repeat(copies, 1).to(self.device),
-            attention_mask=mask.repeat(copies, 1).to(self.device) if padded else None,
-            **options,
+        return _forward(self.model, ids.repeat(copies, 1), mask.repeat(copies, 1))
+
+
+def run_quick(quick: BertPass, ids: Sequence[Sequence[int]], *, features: bool) -> Raw:
+    """A pass over texts of token ids the quick way."""
+    states = range(len(quick.blocks) + 1) if features else ()
+    found = quick(ids, states)
+    means = torch.full_like(found.head[:, None], torch.nan)
+    if features:
+        means = normalize(torch.stack([*found.means.values()], dim=1), dim=2)
+    return Raw(found.logits, means, found.head, torch.tensor([len(text) for text in ids]))
+
+
+def run(model: Any, ids: Tensor, mask: Tensor) -> Raw:
+    """A pass over padded ids and their mask, both (B, L), the way the model does it.
+
+    Raises:
+        ValueError: The model is none that has features.
+    """
+    fed: list[Tensor] = []
+    token = _HEAD_INPUTS.set(fed)
+    try:
+        output = _forward(model, ids, mask, output_hidden_states=True)
+    finally:
+        _HEAD_INPUTS.reset(token)
+    lengths = mask.sum(dim=1).to(output.logits.device)
+    states = getattr(output, "hidden_states", None)  # of each layer (B, L, d)
+    if not states or not fed:
+        lacking = "hidden states of its tokens" if fed else "head called classifier or score"
+        raise ValueError(
+            f"{type(model.get_base_model()).__name__} has no {lacking}, which features "
+            f"are made of; take a backbone that is one encoder or one decoder, with such a head"
         )
+    kept = torch.arange(states[0].shape[1], device=lengths.device) < lengths[:, None]
+    means = [normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states]
+    head = fed[-1]
+    if head.dim() == 3:  # decoders score every token; the text's last one counts
+        head = head[torch.arange(len(ids), device=lengths.device), lengths - 1]
+    return Raw(output.logits, torch.stack(means, dim=1), head, lengths)
+
+
+def _forward(model: Any, ids: Tensor, mask: Tensor, **options: Any) -> Any:
+    device = next(model.parameters()).device
+    # Without padding there is nothing to mask, and attention has a faster way.
+    padded = not bool(mask.all())
+    return model(
+        input_ids=ids.to(device), attention_mask=mask.to(device) if padded else None, **options
+    )
 
 
 def _joined(parts: Sequence[Linearized]) -> Linearized:

@@ -65,19 +65,19 @@ def module_of(mask: str) -> str:
     return mask.partition("#")[0]
 
 
-_ACTIVE: ContextVar[_Noise | None] = ContextVar("bayeslora_noise", default=None)
+# Of several posteriors at once where adapters share a pass; the latest first.
+_ACTIVE: ContextVar[tuple[_Noise, ...]] = ContextVar("bayeslora_noise", default=())
 
 
 def active_noise(posterior: AdapterPosterior) -> _Noise | None:
-    """The noise of the pass under way, if it is ``posterior``'s."""
-    noise = _ACTIVE.get()
-    return noise if noise is not None and noise.posterior is posterior else None
+    """The noise of ``posterior`` in the pass under way, if there is any."""
+    return next((noise for noise in _ACTIVE.get() if noise.posterior is posterior), None)
 
 
 @contextmanager
 def activate(noise: _Noise) -> Iterator[None]:
     """Within the context, passes in this thread or task carry ``noise``."""
-    token = _ACTIVE.set(noise)
+    token = _ACTIVE.set((noise, *_ACTIVE.get()))
     try:
         yield
     finally:

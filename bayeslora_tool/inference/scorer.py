@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,22 +35,31 @@ class Scored(NamedTuple):
 
 def score(network: Network, reference: Reference, batch: list[Encoded], scoring: Scoring) -> Scored:
     """Score one batch, by an estimator that needs no thresholds."""
-    passed: Pass | None
     if scoring.estimator == "monte_carlo":
         passed = None if reference == Reference() else network.deterministic(batch)
         draws = network.draw(batch, scoring.seed, range(scoring.n_draws))
-        moments, source = estimators.monte_carlo(draws), "draws"
-    elif scoring.estimator == "linearized":
-        passed, variance, _ = network.linearize(batch)
-        moments, source = estimators.linearized(passed.probabilities, variance), "linearization"
-    else:
-        assert scoring.estimator == "deterministic"
-        passed = network.deterministic(batch)
-        moments, source = estimators.deterministic(passed.probabilities), "none"
-    taken = scoring.n_draws if source == "draws" else 0
-    n = len(batch)
+        return _scored(reference, passed, estimators.monte_carlo(draws), "draws", scoring.n_draws)
+    if scoring.estimator == "linearized":
+        return scored_pass(reference, network.linearize(batch))
+    assert scoring.estimator == "deterministic"
+    return scored_pass(reference, network.deterministic(batch))
+
+
+def scored_pass(reference: Reference, found: Pass | Linearized) -> Scored:
+    """What a pass says of its texts: with their variance, if it was linearized."""
+    if isinstance(found, Pass):
+        moments = estimators.deterministic(found.probabilities)
+        return _scored(reference, found, moments, "none")
+    moments = estimators.linearized(found.passed.probabilities, found.variance)
+    return _scored(reference, found.passed, moments, "linearization")
+
+
+def _scored(
+    reference: Reference, passed: Pass | None, moments: Moments, source: str, n_draws: int = 0
+) -> Scored:
+    n = len(moments.mean)
     far, certain = reference.novelties(passed, n), reference.surenesses(passed, n)
-    return Scored(moments, [source] * n, [taken] * n, far, certain)
+    return Scored(moments, [source] * n, [n_draws] * n, far, certain)
 
 
 class Stages:
@@ -64,6 +73,7 @@ class Stages:
         network: To run.
         reference: What the texts are held against.
         texts: Encoded, each at its own ``position``.
+        passes: Without noise, over batches of the texts.
         scoring: Draws, seed and errors.
         forecast: What a pass says of the variance.
         offset: How far draws lie off the linearization.
@@ -75,6 +85,7 @@ class Stages:
         network: Network,
         reference: Reference,
         texts: Sequence[Encoded],
+        passes: Iterable[tuple[list[Encoded], Pass]],
         scoring: Scoring,
         forecast: Forecast,
         offset: Offset,
@@ -86,8 +97,7 @@ class Stages:
         self.sureness: list[float | None] = [None] * len(texts)
         rows: list[int] = []
         logits = [torch.empty(0, network.n_classes, dtype=torch.float64)]
-        for batch in batches(texts, most_tokens):
-            passed = network.deterministic(batch)
+        for batch, passed in passes:
             logits.append(passed.logits)
             far = reference.novelties(passed, len(batch))
             certain = reference.surenesses(passed, len(batch))

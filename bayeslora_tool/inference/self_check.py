@@ -50,7 +50,7 @@ class SelfCheck(NamedTuple):
 
 
 def checked_network(
-    model: Any, posterior: AdapterPosterior, encoder: Encoder
+    model: Any, posterior: AdapterPosterior, encoder: Encoder, *, merge: bool = True
 ) -> tuple[Network, SelfCheck]:
     """The network of a model, found to compute what the model does.
 
@@ -58,6 +58,7 @@ def checked_network(
         model: PEFT sequence classifier; fused in place.
         posterior: Attached to ``model``.
         encoder: Makes the batches.
+        merge: Whether the frozen weights may change.
 
     Raises:
         ValueError: The ways to compute something differ, so no number could be trusted. The message
@@ -68,7 +69,7 @@ def checked_network(
     use_differentiable_kernels(model.eval())
     before, apart = _as_it_is(model, posterior, encoder, texts)
     seconds = time.perf_counter() - start
-    network = Network(model, posterior, encoder, apart=apart)
+    network = Network(model, posterior, encoder, merge=merge, apart=apart)
     start = time.perf_counter()
     name = type(model.get_base_model()).__name__
     exact = network.exact

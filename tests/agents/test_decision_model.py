@@ -319,13 +319,13 @@ def test_the_doubt_stands_in_the_response_in_plain_data() -> None:
 def test_concurrent_requests_are_scored_together(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes, real = [], type(tiny)._predict
+    sizes, real = [], type(tiny).score_texts
 
     def counted(self: Any, texts: Sequence[str], *how: Any) -> Any:
         sizes.append(len(texts))
         return real(self, texts, *how)
 
-    monkeypatch.setattr(type(tiny), "_predict", counted)
+    monkeypatch.setattr(type(tiny), "score_texts", counted)
     model = BayesLoRADecisions(classifier=tiny)
     texts = [f"a good film {i}" for i in range(16)]
     requests: Any = [{"state": t, "questions": {"q": choice("good", "bad")}} for t in texts]

@@ -348,14 +348,14 @@ async def test_predictions_cancelled_at_any_moment_harm_no_other(tiny: Any) -> N
 async def test_a_full_queue_refuses_a_prediction_and_serves_the_others(
     tiny: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = tiny._predict
+    predict = tiny.score_texts
 
     def slow(texts: list[str], *how: Any) -> Any:
         gate.run("", texts)
         return predict(texts, *how)
 
     batcher: Any = MicroBatcher(lambda how, texts: slow(texts, *how), max_waiting=2)
-    monkeypatch.setattr(tiny, "_batcher", batcher)
+    monkeypatch.setattr(tiny, "_submit", batcher.submit)
     tasks = [asyncio.create_task(tiny.apredict(["first"]))]
     await asyncio.to_thread(gate.begun.wait, 10)
     tasks += [asyncio.create_task(tiny.apredict([f"film {i}"])) for i in range(3)]
