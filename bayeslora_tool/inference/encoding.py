@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from functools import lru_cache
 from threading import Lock
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 from tokenizers import Encoding, Tokenizer
@@ -86,7 +88,7 @@ class Encoder:
         self.pad_id = _pad_id(tokenizer)
         self._read: Callable[[list[str]], list[tuple[list[int], bool, float]]]
         if tokenizer.is_fast:
-            self._read = _FastReader(tokenizer, max_tokens)
+            self._read = _fast_reader(tokenizer, max_tokens)
         else:
             self._read = _SlowReader(tokenizer, max_tokens)
 
@@ -140,22 +142,39 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
+def _fast_reader(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> _FastReader:
+    """One reader for all equal tokenizers: its vocabulary takes megabytes."""
+    backend: Any = tokenizer.backend_tokenizer
+    content, unknown = backend.to_str(), tokenizer.unk_token_id
+    key = (hashlib.sha256(content.encode()).digest(), unknown, max_tokens)
+    if (reader := _READERS.get(key)) is None:
+        reader = _READERS[key] = _FastReader(content, unknown, max_tokens)
+    return reader
+
+
+_READERS: WeakValueDictionary[tuple[bytes, int | None, int], _FastReader] = WeakValueDictionary()
+
+
 class _FastReader:
     """Ids, whether they were cut, and the unread share, by a tokenizer that gives offsets.
 
     Works on a copy of its own with settings that nobody changes: transformers sets truncation anew
     at every call, and raises when two threads meet there.
+
+    Args:
+        content: Of the tokenizer, as JSON.
+        unknown: The id of its token for what it does not know, if it has one.
+        max_tokens: Longer texts are cut here.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-        backend: Any = tokenizer.backend_tokenizer
-        self._tokenizer = Tokenizer.from_str(backend.to_str())
+    def __init__(self, content: str, unknown: int | None, max_tokens: int) -> None:
+        self._tokenizer = Tokenizer.from_str(content)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if max_tokens <= MAX_CHARACTERS:
             self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.encode_special_tokens = True  # a text's own "[SEP]" is words, not a token
-        self._unknown = tokenizer.unk_token_id
+        self._unknown = unknown
         self._skipped = lru_cache(maxsize=4096)(self._is_skipped)
 
     def __call__(self, texts: list[str]) -> list[tuple[list[int], bool, float]]:

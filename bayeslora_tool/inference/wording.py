@@ -24,9 +24,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,10 +39,46 @@ from bayeslora_tool.artifacts.tensors import read_shapes, read_tensors
 ORDER = 5  # letters at a time
 MOST_GRAMS, MOST_HELD_OUT = 2_000_000, 1_000_000
 REMEDY = "restore the file from its source, or train the adapter again"
-_MOST_SEEN = 100_000  # runs of letters whose surprise is kept: some 10 MB
+_MOST_SEEN = 20_000  # runs of letters whose surprise is kept: some 2 MB
 _UNSEEN = 1 / 200  # of a letter, before anything is known
 _KEPT_WHOLE = 3  # letters: longer ones that come once are left out, to keep the file small
 _WORD = re.compile(r"[^\W\d_]+")
+
+
+class Grams(Mapping[str, int]):
+    """Counts of runs of letters, in arrays: as a dict they would take ten times the memory.
+
+    Args:
+        runs: Sorted, each once, of at most ``ORDER`` letters.
+        counts: Of each run, > 0.
+    """
+
+    def __init__(self, runs: ArrayLike, counts: ArrayLike) -> None:
+        self.runs = np.asarray(runs, dtype=f"U{ORDER}")
+        self.counts = np.asarray(counts, dtype=np.int32)
+
+    @classmethod
+    def counted(cls, counts: Mapping[str, int]) -> Grams:
+        """The same counts."""
+        runs = sorted(counts)
+        return cls(runs, [counts[run] for run in runs])
+
+    def of(self, runs: NDArray[np.str_]) -> NDArray[np.int32]:
+        """The counts of many runs; 0 of one that never came."""
+        places = np.searchsorted(self.runs, runs).clip(max=len(self.runs) - 1)
+        found: NDArray[np.int32] = self.counts[places] * (self.runs[places] == runs)
+        return found
+
+    def __getitem__(self, run: str) -> int:
+        if len(run) > ORDER or not (found := int(self.of(np.array([run]))[0])):
+            raise KeyError(run)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.runs.tolist())
+
+    def __len__(self) -> int:
+        return len(self.runs)
 
 
 @dataclass(frozen=True)
@@ -53,48 +92,51 @@ class Wording:
         held_out: Sorted, of the most foreign stretches of held-out texts.
     """
 
-    grams: Mapping[str, int]
+    grams: Grams
     usual: float
     most: float
     held_out: Tensor
 
     def __post_init__(self) -> None:
         # By history: how often it was followed, and by how many letters.
-        followed: Counter[str] = Counter()
-        kinds: Counter[str] = Counter()
-        for gram, n in self.grams.items():
-            followed[gram[:-1]] += n
-            kinds[gram[:-1]] += 1
-        object.__setattr__(self, "_followed", dict(followed))
-        object.__setattr__(self, "_kinds", dict(kinds))
+        histories = [run[:-1] for run in self.grams]
+        runs, places, kinds = np.unique(
+            np.array(histories, dtype=self.grams.runs.dtype),
+            return_inverse=True,
+            return_counts=True,
+        )
+        followed = np.bincount(places, weights=self.grams.counts)
+        object.__setattr__(self, "_followed", Grams(runs, followed))
+        object.__setattr__(self, "_kinds", Grams(runs, kinds))
         object.__setattr__(self, "_seen", {})  # texts have few runs of letters that are new
 
-    def surprises(self, text: str) -> Iterator[float]:
+    def surprises(self, text: str) -> list[float]:
         """Of each letter, in nats, and of the space between words."""
         spelled = _spelled(text)
         seen: dict[str, float] = self._seen  # type: ignore[attr-defined]
-        for i in range(1, len(spelled)):
-            letters = spelled[max(0, i + 1 - ORDER) : i + 1]
-            surprise = seen.get(letters)
-            if surprise is None:
-                surprise = self._surprise(letters)
-                if len(seen) < _MOST_SEEN:
-                    seen[letters] = surprise
-            yield surprise
+        runs = [spelled[max(0, i + 1 - ORDER) : i + 1] for i in range(1, len(spelled))]
+        new = [run for run in {*runs} if run not in seen]
+        found = dict(zip(new, self._surprises(new), strict=True)) if new else {}
+        if len(seen) < _MOST_SEEN:
+            seen |= found
+        return [found[run] if run in found else seen[run] for run in runs]
 
-    def _surprise(self, letters: str) -> float:
-        """Of the last one, after the others."""
-        followed: Mapping[str, int] = self._followed  # type: ignore[attr-defined]
-        kinds: Mapping[str, int] = self._kinds  # type: ignore[attr-defined]
-        p, last = _UNSEEN, len(letters) - 1
-        for order in range(len(letters)):
-            history = letters[last - order : last]
-            n = followed.get(history)
-            if n is None:
-                break
-            k = kinds[history]
-            p = (self.grams.get(history + letters[last], 0) + k * p) / (n + k)
-        return min(-math.log(p), self.most)
+    def _surprises(self, runs: Sequence[str]) -> list[float]:
+        """Of the last letter of each, after the others."""
+        followed: Grams = self._followed  # type: ignore[attr-defined]
+        kinds: Grams = self._kinds  # type: ignore[attr-defined]
+        # One array for all orders: making it takes longer than all else. A shorter run than the
+        # order repeats, and does not count.
+        wanted = [run[-order - 1 :] for order in range(ORDER) for run in runs]
+        grams = np.array([*wanted, *(gram[:-1] for gram in wanted)], dtype=self.grams.runs.dtype)
+        grams, histories = grams.reshape(2, ORDER, -1)
+        n, k, came = followed.of(histories), kinds.of(histories), self.grams.of(grams)
+        n *= np.array([len(run) for run in runs]) > np.arange(ORDER)[:, None]
+        p = np.full(len(runs), _UNSEEN)
+        for order in range(ORDER):
+            p = np.where(n[order], (came[order] + k[order] * p) / np.maximum(n + k, 1)[order], p)
+        surprises: list[float] = np.minimum(-np.log(p), self.most).tolist()
+        return surprises
 
     def stretch(self, text: str) -> float:
         """How foreign the most foreign stretch of a text looks; 0 if none does."""
@@ -115,12 +157,11 @@ class Wording:
 
     def save(self, folder: Path) -> None:
         """Write ``wording.safetensors`` into ``folder``."""
-        grams = sorted(self.grams)
-        letters = "\n".join(grams).encode()
+        letters = "\n".join(self.grams).encode()
         tensors = {
             # As floats, as all tensors of an adapter are; bytes and small counts fit exactly.
             "grams": torch.tensor(list(letters), dtype=torch.uint8).to(torch.bfloat16),
-            "counts": torch.tensor([self.grams[gram] for gram in grams], dtype=torch.float32),
+            "counts": torch.from_numpy(self.grams.counts).float(),
             "bounds": torch.tensor([self.usual, self.most], dtype=torch.float64),
             "held_out": self.held_out,
         }
@@ -154,7 +195,8 @@ class Wording:
         except ValueError:
             grams = []
         if not (
-            len(set(grams)) == len(counts)
+            len(grams) == len(counts)
+            and all(a < b for a, b in pairwise(grams))
             and all(1 <= len(gram) <= ORDER for gram in grams)
             and all(n > 0 for n in counts)
             and 0 < usual < most
@@ -162,7 +204,7 @@ class Wording:
             and (held_out[1:] >= held_out[:-1]).all()
         ):
             raise ValueError(f"{path} holds parts that make no sense together; {REMEDY}")
-        return cls(dict(zip(grams, counts, strict=True)), usual, most, held_out)
+        return cls(Grams(grams, counts), usual, most, held_out)
 
 
 def fit_wording(
@@ -182,7 +224,9 @@ def fit_wording(
         spelled = _spelled(text)
         for i in range(1, len(spelled)):
             grams.update(spelled[i - order : i + 1] for order in range(min(ORDER, i + 1)))
-    kept = {gram: n for gram, n in grams.items() if n > 1 or len(gram) <= _KEPT_WHOLE}
+    kept = Grams.counted(
+        {gram: n for gram, n in grams.items() if n > 1 or len(gram) <= _KEPT_WHOLE}
+    )
     nothing = torch.zeros(1, dtype=torch.float64)
     free = Wording(kept, 0.0, math.inf, nothing)
     letters = torch.tensor([s for text in held_out for s in free.surprises(text)])
