@@ -104,7 +104,10 @@ class BayesLoRAClassifier:
         self.sureness: Sureness | None = None
         self.max_tokens = longest_text(model, tokenizer)
         encoder = Encoder(tokenizer, self.max_tokens)
-        self.network, self.self_check = checked_network(model, posterior, encoder, merge=merge)
+        recorded = manifest.self_check if manifest else None
+        self.network, self.self_check = checked_network(
+            model, posterior, encoder, recorded, merge=merge
+        )
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._submit: _Submit = self._new_batcher().submit

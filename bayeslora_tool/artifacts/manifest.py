@@ -158,6 +158,24 @@ class CalibrationRecord(_Part):
     typos: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class SelfCheck(_Part):
+    """How far one way of computing lay from another, each a share of what is computed.
+
+    See ``inference/self_check.py``. Of a text alone against a batch, in logits and variance
+    (``alone``); of logits with the adapter ``merged`` against PEFT's own layers; of derivatives
+    against moved masks (``slopes``; None in half precision, which cannot tell). ``apart`` tells
+    whether draws and texts may not share passes, ``seconds`` what it took, and ``under`` what of
+    versions, machine and noise it holds for: there it need not be repeated for the same files.
+    """
+
+    alone: Annotated[float, Field(ge=0)]
+    merged: Annotated[float, Field(ge=0)]
+    slopes: Annotated[float, Field(ge=0)] | None
+    apart: bool
+    seconds: Annotated[float, Field(ge=0)]
+    under: Annotated[str, Field(max_length=1000)]
+
+
 class Manifest(_Part):
     """The content of ``bayeslora.json``."""
 
@@ -172,6 +190,7 @@ class Manifest(_Part):
     metrics: dict[str, Any]
     recipe: dict[str, Any]
     calibration: CalibrationRecord | None = None
+    self_check: SelfCheck | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``bayeslora.json`` into ``folder``."""

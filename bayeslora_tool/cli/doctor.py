@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
-from math import isnan
 from typing import Annotated, NamedTuple
 
 import typer
@@ -95,9 +94,11 @@ def _adapter(name: str) -> Iterator[Finding]:
     yield Finding(f"{check}: dropout", True, f"{noise}, on {len(posterior.widths)} layers")
     seen = classifier.self_check
     ways = f"alone as in a batch to {seen.alone:.0e}, merged as unmerged to {seen.merged:.0e}"
-    slopes = "" if isnan(seen.slopes) else f", by derivatives as by draws to {seen.slopes:.0e}"
+    slopes = "" if seen.slopes is None else f", by derivatives as by draws to {seen.slopes:.0e}"
     apart = "; each draw and text by itself" if seen.apart else ""
     took = f"; {1000 * seen.seconds:.0f} ms"
+    if classifier.manifest is not None and seen is classifier.manifest.self_check:
+        took = f"; as recorded under the same versions, where it took {1000 * seen.seconds:.0f} ms"
     yield Finding(f"{check}: self-check", True, f"{ways}{slopes}{apart}{took}")
     predictions = classifier.predict(["It was not what I expected.", "please help me with this"])
     variances = [p.variance for p in predictions]
