@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.frozen import FrozenWeights
 from bayeslora_tool.artifacts.golden_predictions import check_golden
+from bayeslora_tool.artifacts.in_memory import take_model
 from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.artifacts.manifest import (
     FILE_NAME,
@@ -41,7 +43,15 @@ from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.inference.wording import Wording
-from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
+from bayeslora_tool.policy import (
+    Estimator,
+    Policy,
+    Preset,
+    Scoring,
+    calibration_mismatch,
+    lead_to,
+    load_preset,
+)
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.settings import parse
 
@@ -57,11 +67,11 @@ class BayesLoRAClassifier:
     """A LoRA-adapted classifier that says how much its adapter doubts.
 
     Thread-safe: the model stays in eval mode, and noise reaches only the pass that asked for it.
-    Use :meth:`from_pretrained`; the constructor is for a model you hold already.
+    Use :meth:`from_pretrained`, which also takes a model in memory; the constructor checks nothing
+    of what it is given.
 
     Args:
-        model: PEFT sequence classifier. It is fused in place (see ``fused.py``): it serves
-            inference from here on, and PEFT can no longer save its adapter.
+        model: PEFT sequence classifier; fused in place (see ``fused.py``).
         tokenizer: Of the backbone.
         labels: Class names, in the order of the logits.
         posterior: Attached to ``model``.
@@ -222,9 +232,13 @@ class BayesLoRAClassifier:
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path,
+        adapter: str | Path | PeftModel,
         *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        revision: str | None = None,
+        subfolder: str | None = None,
         base: str | Path | None = None,
+        base_revision: str | None = None,
         placement: Placement | None = None,
         scope: Scope | None = None,
         dropout: float | None = None,
@@ -236,18 +250,25 @@ class BayesLoRAClassifier:
         scoring: Scoring | None = None,
         policy: Policy | None = None,
     ) -> Self:
-        """Load a bundled adapter, a folder, or a hub repository, and verify it.
+        """Load a bundled adapter, a folder, or a hub repository, and verify it; or take a model.
 
         Args:
-            name_or_path: ``"sentiment"``, ``"intents"``, a folder, or a hub id.
+            adapter: ``"sentiment"``, ``"intents"``, a folder, or a hub id; or a PEFT sequence
+                classifier in memory, which is fused in place: it serves inference from here on, and
+                PEFT can no longer save its adapter.
+            tokenizer: Of a model in memory.
+            revision: Commit, tag or branch of a hub id.
+            subfolder: Where in the hub's repository the adapter lies.
             base: Backbone folder or hub name, instead of the one the adapter names.
+            base_revision: Of the backbone on the hub, likewise.
             placement: Override the recorded noise (default: the manifest's; ``"input"`` for a
                 plain PEFT adapter, which is what PEFT trained it with).
             scope: As ``placement`` (plain PEFT adapter: ``"token"``).
             dropout: Override the recorded rate, in (0, 1).
-            labels: Class names for a plain PEFT adapter.
+            labels: Class names for a plain PEFT adapter, in the order of the logits.
             device: None takes CUDA where there is one.
-            dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32.
+            dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32. A model
+                in memory keeps its own, and stays where it is.
             quantization_config: Of transformers (bitsandbytes' 8 or 4 bits, torchao's int8): the
                 frozen backbone's products are quantized, the adapter and the head stay exact.
             frozen: The backbone's weights as other adapters hold them, see ``AdapterHub``.
@@ -256,18 +277,29 @@ class BayesLoRAClassifier:
 
         Raises:
             FileNotFoundError: Adapter or backbone not found.
+            TypeError: ``adapter`` is no name, path or PEFT model, or that has no ``tokenizer``.
             ValueError: A file is not the recorded one, the golden predictions do not come out, or
                 the adapter has no usable posterior; the message says what to do.
         """
-        loaded = load_adapter(
-            name_or_path,
-            base=base,
-            labels=labels,
-            device=device,
-            dtype=dtype,
-            quantization_config=quantization_config,
-            frozen=frozen,
-        )
+        on_disk: dict[str, Any] = {
+            "revision": revision, "subfolder": subfolder, "base": base,
+            "base_revision": base_revision, "device": device, "dtype": dtype,
+            "quantization_config": quantization_config, "frozen": frozen,
+        }  # fmt: skip
+        if isinstance(adapter, str | Path):
+            if tokenizer is not None:
+                raise ValueError(
+                    "`tokenizer` is for a model in memory; leave it out: that of an adapter on "
+                    "disk lies beside it or its backbone"
+                )
+            loaded = load_adapter(adapter, labels=labels, **on_disk)
+        else:
+            loaded = take_model(adapter, tokenizer, labels)
+            if given := [name for name, value in on_disk.items() if value is not None]:
+                raise ValueError(
+                    f"`{given[0]}` is for an adapter on disk; leave it out: a model in memory is "
+                    f"taken as it is and where it is"
+                )
         recorded = loaded.manifest.posterior if loaded.manifest else None
         posterior = AdapterPosterior(
             loaded.model,
@@ -285,6 +317,8 @@ class BayesLoRAClassifier:
             manifest=loaded.manifest,
             merge=frozen is None,
         )
+        if loaded.folder is None:
+            return classifier
         classifier.novelty = Novelty.load(loaded.folder)
         classifier.neighbours = Neighbours.load(loaded.folder)
         for fitted in (classifier.novelty, classifier.neighbours):
@@ -323,6 +357,10 @@ class BayesLoRAClassifier:
         *,
         adapter: str | Path | None = None,
         base: str | Path | None = None,
+        labels: Sequence[str] | None = None,
+        dropout: float | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
         """The classifier that a preset's thresholds are for: its adapter, scoring, policy, acts.
 
@@ -330,16 +368,37 @@ class BayesLoRAClassifier:
             preset: A bundled preset's name, a YAML file, or one that was read.
             adapter: Instead of the preset's.
             base: Backbone folder or hub name, instead of the adapter's.
+            labels: As for :meth:`from_pretrained`, and so the next three.
+            dropout: Only where the thresholds were not calibrated for another rate.
+            device: None takes CUDA where there is one.
+            dtype: Only where the thresholds were not calibrated for another precision.
 
         Raises:
             FileNotFoundError, ValueError: As ``load_preset`` and :meth:`from_pretrained`; or the
-                adapter does not know a label of the preset's acts.
+                adapter does not know a label of the preset's acts; or the thresholds were
+                calibrated for another ``dropout`` or ``dtype``.
         """
         chosen = preset if isinstance(preset, Preset) else load_preset(preset)
         classifier = cls.from_pretrained(
-            adapter or chosen.adapter, base=base, scoring=chosen.scoring, policy=chosen.policy
+            adapter or chosen.adapter,
+            base=base,
+            labels=labels,
+            dropout=dropout,
+            device=device,
+            dtype=dtype,
+            scoring=chosen.scoring,
+            policy=chosen.policy,
         )
-        return classifier if chosen.acts is None else classifier.for_acts(chosen.acts)
+        if chosen.acts is not None:
+            classifier = classifier.for_acts(chosen.acts)
+        mismatch = calibration_mismatch(chosen.policy, classifier.scored_by())
+        for name, value in (("dropout", dropout), ("dtype", dtype)):
+            if mismatch and value is not None:
+                raise ValueError(
+                    f"with `{name}` (={value}) all would escalate. {mismatch} Leave it out, or "
+                    f"take thresholds that promise nothing, as preset 'default' has"
+                )
+        return classifier
 
     def predict(
         self,

@@ -37,6 +37,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from bayeslora_tool.artifacts.other_methods import check_method
+
 Placement = Literal["rank", "input"]
 Scope = Literal["sequence", "token"]
 
@@ -264,7 +266,18 @@ def _linear_kinds() -> tuple[type[LoraLayer], ...]:
 
 
 def _check_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    known = getattr(model, "peft_config", {})
+    for name, config in known.items():
+        settings = {
+            "peft_type": config.peft_type.value, "use_dora": getattr(config, "use_dora", False),
+        }  # fmt: skip
+        check_method(settings, f"adapter {name!r}")
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    if not layers and known:
+        raise ValueError(
+            "the model's LoRA layers are gone: merged into its weights (merge_and_unload), or "
+            "fused by another BayesLoRAClassifier; load the adapter anew for each"
+        )
     if not layers:
         raise ValueError(
             "the model has no LoRA layers, so there is no adapter posterior; "
