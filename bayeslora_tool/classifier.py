@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from peft import PeftModel
@@ -23,7 +23,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from bayeslora_tool.artifacts.frozen import FrozenWeights
 from bayeslora_tool.artifacts.golden_predictions import check_golden
 from bayeslora_tool.artifacts.in_memory import take_model
-from bayeslora_tool.artifacts.loading import load_adapter
+from bayeslora_tool.artifacts.loading import Source, load_adapter
 from bayeslora_tool.artifacts.manifest import (
     FILE_NAME,
     Forecast,
@@ -61,6 +61,12 @@ logger = logging.getLogger(__name__)
 TOKENS_PER_PASS = 4096
 
 _Submit = Callable[[tuple[Scoring, Policy | None], Sequence[str]], Future[list[Prediction]]]
+
+
+class LoadOptions(Source, total=False):
+    """How an adapter is loaded, where that is not as it says; see ``from_pretrained``."""
+
+    dropout: float | None
 
 
 class BayesLoRAClassifier:
@@ -321,9 +327,10 @@ class BayesLoRAClassifier:
             return classifier
         classifier.novelty = Novelty.load(loaded.folder)
         classifier.neighbours = Neighbours.load(loaded.folder)
+        features = classifier.passes(["any"]).features
         for fitted in (classifier.novelty, classifier.neighbours):
             if fitted is not None:
-                fitted.check_fit(classifier.passes(["any"]).features, len(classifier.labels))
+                fitted.check_fit(features, len(classifier.labels))
         classifier.network.encoder.wording = Wording.load(loaded.folder)
         if loaded.manifest is None:
             logger.warning(
@@ -334,16 +341,17 @@ class BayesLoRAClassifier:
             own = PosteriorRecord(
                 placement=posterior.placement, scope=posterior.scope, dropout=posterior.dropout
             )
+            same_noise = own == loaded.manifest.posterior
             check_golden(
                 classifier.predict,
                 loaded.manifest,
-                same_noise=own == loaded.manifest.posterior,
+                same_noise=same_noise,
                 exact=classifier.network.exact,
             )
             if loaded.manifest.calibration is not None:  # golden predictions come from before it
                 classifier.temperature = loaded.manifest.calibration.temperature
                 classifier.sureness = loaded.manifest.calibration.sureness
-                if not (placement or scope or dropout):  # the noise it was measured with
+                if same_noise:  # which it was measured with
                     classifier.offset = loaded.manifest.calibration.offset
                     classifier.forecast = (
                         loaded.manifest.calibration.forecast or forecast.UNMEASURED
@@ -356,22 +364,15 @@ class BayesLoRAClassifier:
         preset: Preset | str | Path,
         *,
         adapter: str | Path | None = None,
-        base: str | Path | None = None,
-        labels: Sequence[str] | None = None,
-        dropout: float | None = None,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        **loading: Unpack[LoadOptions],
     ) -> Self:
         """The classifier that a preset's thresholds are for: its adapter, scoring, policy, acts.
 
         Args:
             preset: A bundled preset's name, a YAML file, or one that was read.
             adapter: Instead of the preset's.
-            base: Backbone folder or hub name, instead of the adapter's.
-            labels: As for :meth:`from_pretrained`, and so the next three.
-            dropout: Only where the thresholds were not calibrated for another rate.
-            device: None takes CUDA where there is one.
-            dtype: Only where the thresholds were not calibrated for another precision.
+            **loading: ``base``, ``labels``, ``dropout``, ``device`` and ``dtype`` of
+                :meth:`from_pretrained`.
 
         Raises:
             FileNotFoundError, ValueError: As ``load_preset`` and :meth:`from_pretrained`; or the
@@ -380,19 +381,13 @@ class BayesLoRAClassifier:
         """
         chosen = preset if isinstance(preset, Preset) else load_preset(preset)
         classifier = cls.from_pretrained(
-            adapter or chosen.adapter,
-            base=base,
-            labels=labels,
-            dropout=dropout,
-            device=device,
-            dtype=dtype,
-            scoring=chosen.scoring,
-            policy=chosen.policy,
+            adapter or chosen.adapter, scoring=chosen.scoring, policy=chosen.policy, **loading
         )
         if chosen.acts is not None:
             classifier = classifier.for_acts(chosen.acts)
         mismatch = calibration_mismatch(chosen.policy, classifier.scored_by())
-        for name, value in (("dropout", dropout), ("dtype", dtype)):
+        for name in ("dropout", "dtype"):
+            value = loading.get(name)
             if mismatch and value is not None:
                 raise ValueError(
                     f"with `{name}` (={value}) all would escalate. {mismatch} Leave it out, or "

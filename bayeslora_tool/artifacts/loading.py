@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from peft import (
@@ -56,6 +57,15 @@ from bayeslora_tool.text import check_label
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _HEADS = ("classifier", "score")
+
+
+class Source(TypedDict, total=False):
+    """What :func:`load_adapter` takes of where and how, where that is not as the adapter says."""
+
+    base: str | Path | None
+    labels: Sequence[str] | None
+    device: str | torch.device | None
+    dtype: torch.dtype | None
 
 
 @dataclass(frozen=True)
@@ -150,9 +160,14 @@ def load_adapter(
     model.eval()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("it computes nothing")
         model.to(device)
     except (AssertionError, RuntimeError) as error:  # torch has both for a missing device
-        raise ValueError(f"`device` (={str(device)!r}) is of no use here: {error}") from None
+        raise ValueError(
+            f"`device` (={str(device)!r}) is of no use here: {shown(error)}; leave it "
+            f"out, or name one that torch finds here ({_devices()})"
+        ) from None
     source = tokenizer_folder(folder, base_folder)
     tokenizer = load_tokenizer(source, backbone.config)
     if frozen is not None:
@@ -286,6 +301,11 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()
+
+
+def _devices() -> str:
+    n = torch.cuda.device_count()
+    return ", ".join(["cpu", *(f"cuda:{i}" for i in range(n))])
 
 
 def _add_adapter(model: PreTrainedModel, config: AdapterConfig, folder: Path) -> PeftModel:

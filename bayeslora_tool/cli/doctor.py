@@ -5,25 +5,49 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Unpack
 
 import typer
 
-from bayeslora_tool.cli.terminal import err, out
+from bayeslora_tool.cli.loading_options import (
+    PANEL,
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.terminal import err, friendly, out
+
+if TYPE_CHECKING:
+    from bayeslora_tool.classifier import LoadOptions
 
 
 def doctor(
     adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="Also check this adapter.")
+        str | None,
+        typer.Option("--adapter", "-a", help="Also check this adapter.", rich_help_panel=PANEL),
     ] = None,
+    base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Check environment, backbone, adapters, noise and thresholds; exit code 1 if any fails."""
     from rich.table import Table
 
+    with friendly():
+        how = load_options(base, labels, dropout, device, dtype)
+        if adapter is None and any(value is not None for value in how.values()):
+            raise ValueError(
+                "--base, --labels, --dropout, --device and --dtype are for --adapter; name one"
+            )
     table = Table("", "check", "found", box=None, pad_edge=False)
     failed = 0
     with err.status("checking"):
-        for finding in examine(adapter):
+        for finding in examine(adapter, **how):
             failed += not finding.ok
             mark = "[green]ok[/]" if finding.ok else "[bold red]fails[/]"
             table.add_row(mark, finding.check, finding.found)
@@ -41,7 +65,7 @@ class Finding(NamedTuple):
     found: str
 
 
-def examine(adapter: str | None = None) -> Iterator[Finding]:
+def examine(adapter: str | None = None, **how: Unpack[LoadOptions]) -> Iterator[Finding]:
     """Check the environment, the backbone, the adapters (and ``adapter``), and the presets."""
     import torch
 
@@ -54,11 +78,13 @@ def examine(adapter: str | None = None) -> Iterator[Finding]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     yield Finding("device", True, f"{device}, {torch.get_num_threads()} threads")
     yield _backbone()
-    names = [*bundled_adapters(), *([adapter] if adapter else [])]
+    names = bundled_adapters()
     if not names:
         yield Finding("adapters", False, "none bundled; reinstall the package")
     for name in names:
         yield from _adapter(name)
+    if adapter:
+        yield from _adapter(adapter, **how)
     for name in bundled():
         yield _preset(name)
 
@@ -76,12 +102,12 @@ def _backbone() -> Finding:
     return Finding("backbone", True, f"{DEFAULT_BACKBONE}: {digests}")
 
 
-def _adapter(name: str) -> Iterator[Finding]:
+def _adapter(name: str, **how: Unpack[LoadOptions]) -> Iterator[Finding]:
     from bayeslora_tool.classifier import BayesLoRAClassifier
 
     check = f"adapter {name}"
     try:
-        classifier = BayesLoRAClassifier.from_pretrained(name)
+        classifier = BayesLoRAClassifier.from_pretrained(name, **how)
     except (OSError, ValueError) as error:
         yield Finding(check, False, str(error))
         return
