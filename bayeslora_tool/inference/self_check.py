@@ -88,9 +88,11 @@ def _conditions(model: Any, posterior: AdapterPosterior, *, merge: bool) -> str:
     packages = ("torch", "transformers", "peft")
     versions = (f"{name} {version(name).partition('+')[0]}" for name in packages)
     parameter = next(model.parameters())
+    quantized = getattr(model.config, "quantization_config", None)
+    dtype = str(parameter.dtype) if quantized is None else f"quantized {quantized.quant_method}"
     noise = f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}"
     way = [] if merge else ["not merged"]
-    return ", ".join([*versions, parameter.device.type, str(parameter.dtype), noise, *way])
+    return ", ".join([*versions, parameter.device.type, dtype, noise, *way])
 
 
 def _as_it_is(
