@@ -151,7 +151,7 @@ def calibrate(
             or (estimator, draws) != ("adaptive", 20)
         ):
             raise ValueError(
-                "--acts, --noise, --estimator, --draws and what says how an adapter is loaded are "
+                "what says how an adapter is loaded, --acts, --noise, --estimator and --draws are "
                 "for --adapter"
             )
         model = decision_classifier(decisions, question)

@@ -201,7 +201,7 @@ def test_callers_that_come_together_load_it_once(
 
     assert {p[0].label for p in [*sync, *asyncio.run(together())]} == {"positive"}
     assert loads == [
-        ((preset.adapter,), {"base": None, "scoring": preset.scoring, "policy": preset.policy})
+        ((preset.adapter,), {"scoring": preset.scoring, "policy": preset.policy})
     ]
 
 
