@@ -6,7 +6,6 @@ import asyncio
 import copy
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,14 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.frozen import FrozenWeights
-from bayeslora_tool.artifacts.golden_predictions import check_golden
 from bayeslora_tool.artifacts.in_memory import take_model
 from bayeslora_tool.artifacts.loading import Source, load_adapter
 from bayeslora_tool.artifacts.manifest import (
-    FILE_NAME,
     Forecast,
     Manifest,
-    PosteriorRecord,
     Sureness,
 )
 from bayeslora_tool.inference import forecast, sequential
@@ -42,7 +38,6 @@ from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scop
 from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
-from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.policy import (
     Estimator,
     Policy,
@@ -53,9 +48,8 @@ from bayeslora_tool.policy import (
     load_preset,
 )
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.records import hold_to_records
 from bayeslora_tool.settings import parse
-
-logger = logging.getLogger(__name__)
 
 # Texts x tokens of one batch: bounds memory, whatever comes.
 TOKENS_PER_PASS = 4096
@@ -323,39 +317,8 @@ class BayesLoRAClassifier:
             manifest=loaded.manifest,
             merge=frozen is None,
         )
-        if loaded.folder is None:
-            return classifier
-        classifier.novelty = Novelty.load(loaded.folder)
-        classifier.neighbours = Neighbours.load(loaded.folder)
-        features = classifier.passes(["any"]).features
-        for fitted in (classifier.novelty, classifier.neighbours):
-            if fitted is not None:
-                fitted.check_fit(features, len(classifier.labels))
-        classifier.network.encoder.wording = Wording.load(loaded.folder)
-        if loaded.manifest is None:
-            logger.warning(
-                "%s has no %s: its labels, backbone and weights are unverified", loaded.folder,
-                FILE_NAME,
-            )  # fmt: skip
-        else:
-            own = PosteriorRecord(
-                placement=posterior.placement, scope=posterior.scope, dropout=posterior.dropout
-            )
-            same_noise = own == loaded.manifest.posterior
-            check_golden(
-                classifier.predict,
-                loaded.manifest,
-                same_noise=same_noise,
-                exact=classifier.network.exact,
-            )
-            if loaded.manifest.calibration is not None:  # golden predictions come from before it
-                classifier.temperature = loaded.manifest.calibration.temperature
-                classifier.sureness = loaded.manifest.calibration.sureness
-                if same_noise:  # which it was measured with
-                    classifier.offset = loaded.manifest.calibration.offset
-                    classifier.forecast = (
-                        loaded.manifest.calibration.forecast or forecast.UNMEASURED
-                    )
+        if loaded.folder is not None:
+            hold_to_records(classifier, loaded.folder)
         return classifier
 
     @classmethod
