@@ -320,7 +320,8 @@ def _check_rate(layers: dict[str, LoraLayer], dropout: float | None) -> float:
         if rates == {0.0}:
             raise ValueError(
                 "the adapter has lora_dropout 0, so every draw would be the same; pass an explicit "
-                "rate, for example dropout=0.1, and check the thresholds against held-out data"
+                "rate, for example dropout=0.1 (--dropout 0.1), and check the thresholds against "
+                "held-out data"
             )
         if len(rates) != 1:
             raise ValueError(f"layers have different lora_dropout {sorted(rates)}; pass dropout=")
