@@ -6,27 +6,25 @@ import asyncio
 import copy
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.frozen import FrozenWeights
-from bayeslora_tool.artifacts.golden_predictions import check_golden
-from bayeslora_tool.artifacts.loading import load_adapter
+from bayeslora_tool.artifacts.in_memory import take_model
+from bayeslora_tool.artifacts.loading import Source, load_adapter
 from bayeslora_tool.artifacts.manifest import (
-    FILE_NAME,
     Forecast,
     Manifest,
-    PosteriorRecord,
     Sureness,
 )
 from bayeslora_tool.inference import forecast, sequential
@@ -40,12 +38,18 @@ from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scop
 from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
-from bayeslora_tool.inference.wording import Wording
-from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, lead_to, load_preset
+from bayeslora_tool.policy import (
+    Estimator,
+    Policy,
+    Preset,
+    Scoring,
+    calibration_mismatch,
+    lead_to,
+    load_preset,
+)
 from bayeslora_tool.prediction import Prediction
+from bayeslora_tool.records import hold_to_records
 from bayeslora_tool.settings import parse
-
-logger = logging.getLogger(__name__)
 
 # Texts x tokens of one batch: bounds memory, whatever comes.
 TOKENS_PER_PASS = 4096
@@ -53,15 +57,21 @@ TOKENS_PER_PASS = 4096
 _Submit = Callable[[tuple[Scoring, Policy | None], Sequence[str]], Future[list[Prediction]]]
 
 
+class LoadOptions(Source, total=False):
+    """How an adapter is loaded, where that is not as it says; see ``from_pretrained``."""
+
+    dropout: float | None
+
+
 class BayesLoRAClassifier:
     """A LoRA-adapted classifier that says how much its adapter doubts.
 
     Thread-safe: the model stays in eval mode, and noise reaches only the pass that asked for it.
-    Use :meth:`from_pretrained`; the constructor is for a model you hold already.
+    Use :meth:`from_pretrained`, which also takes a model in memory; the constructor checks nothing
+    of what it is given.
 
     Args:
-        model: PEFT sequence classifier. It is fused in place (see ``fused.py``): it serves
-            inference from here on, and PEFT can no longer save its adapter.
+        model: PEFT sequence classifier; fused in place (see ``fused.py``).
         tokenizer: Of the backbone.
         labels: Class names, in the order of the logits.
         posterior: Attached to ``model``.
@@ -104,7 +114,10 @@ class BayesLoRAClassifier:
         self.sureness: Sureness | None = None
         self.max_tokens = longest_text(model, tokenizer)
         encoder = Encoder(tokenizer, self.max_tokens)
-        self.network, self.self_check = checked_network(model, posterior, encoder, merge=merge)
+        recorded = manifest.self_check if manifest else None
+        self.network, self.self_check = checked_network(
+            model, posterior, encoder, recorded, merge=merge
+        )
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._submit: _Submit = self._new_batcher().submit
@@ -219,9 +232,13 @@ class BayesLoRAClassifier:
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path,
+        adapter: str | Path | PeftModel,
         *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        revision: str | None = None,
+        subfolder: str | None = None,
         base: str | Path | None = None,
+        base_revision: str | None = None,
         placement: Placement | None = None,
         scope: Scope | None = None,
         dropout: float | None = None,
@@ -233,18 +250,25 @@ class BayesLoRAClassifier:
         scoring: Scoring | None = None,
         policy: Policy | None = None,
     ) -> Self:
-        """Load a bundled adapter, a folder, or a hub repository, and verify it.
+        """Load a bundled adapter, a folder, or a hub repository, and verify it; or take a model.
 
         Args:
-            name_or_path: ``"sentiment"``, ``"intents"``, a folder, or a hub id.
+            adapter: ``"sentiment"``, ``"intents"``, a folder, or a hub id; or a PEFT sequence
+                classifier in memory, which is fused in place: it serves inference from here on, and
+                PEFT can no longer save its adapter.
+            tokenizer: Of a model in memory.
+            revision: Commit, tag or branch of a hub id.
+            subfolder: Where in the hub's repository the adapter lies.
             base: Backbone folder or hub name, instead of the one the adapter names.
+            base_revision: Of the backbone on the hub, likewise.
             placement: Override the recorded noise (default: the manifest's; ``"input"`` for a
                 plain PEFT adapter, which is what PEFT trained it with).
             scope: As ``placement`` (plain PEFT adapter: ``"token"``).
             dropout: Override the recorded rate, in (0, 1).
-            labels: Class names for a plain PEFT adapter.
+            labels: Class names for a plain PEFT adapter, in the order of the logits.
             device: None takes CUDA where there is one.
-            dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32.
+            dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32. A model
+                in memory keeps its own, and stays where it is.
             quantization_config: Of transformers (bitsandbytes' 8 or 4 bits, torchao's int8): the
                 frozen backbone's products are quantized, the adapter and the head stay exact.
             frozen: The backbone's weights as other adapters hold them, see ``AdapterHub``.
@@ -253,18 +277,29 @@ class BayesLoRAClassifier:
 
         Raises:
             FileNotFoundError: Adapter or backbone not found.
+            TypeError: ``adapter`` is no name, path or PEFT model, or that has no ``tokenizer``.
             ValueError: A file is not the recorded one, the golden predictions do not come out, or
                 the adapter has no usable posterior; the message says what to do.
         """
-        loaded = load_adapter(
-            name_or_path,
-            base=base,
-            labels=labels,
-            device=device,
-            dtype=dtype,
-            quantization_config=quantization_config,
-            frozen=frozen,
-        )
+        on_disk: dict[str, Any] = {
+            "revision": revision, "subfolder": subfolder, "base": base,
+            "base_revision": base_revision, "device": device, "dtype": dtype,
+            "quantization_config": quantization_config, "frozen": frozen,
+        }  # fmt: skip
+        if isinstance(adapter, str | Path):
+            if tokenizer is not None:
+                raise ValueError(
+                    "`tokenizer` is for a model in memory; leave it out: that of an adapter on "
+                    "disk lies beside it or its backbone"
+                )
+            loaded = load_adapter(adapter, labels=labels, **on_disk)
+        else:
+            loaded = take_model(adapter, tokenizer, labels)
+            if given := [name for name, value in on_disk.items() if value is not None]:
+                raise ValueError(
+                    f"`{given[0]}` is for an adapter on disk; leave it out: a model in memory is "
+                    f"taken as it is and where it is"
+                )
         recorded = loaded.manifest.posterior if loaded.manifest else None
         posterior = AdapterPosterior(
             loaded.model,
@@ -282,35 +317,8 @@ class BayesLoRAClassifier:
             manifest=loaded.manifest,
             merge=frozen is None,
         )
-        classifier.novelty = Novelty.load(loaded.folder)
-        classifier.neighbours = Neighbours.load(loaded.folder)
-        for fitted in (classifier.novelty, classifier.neighbours):
-            if fitted is not None:
-                fitted.check_fit(classifier.passes(["any"]).features, len(classifier.labels))
-        classifier.network.encoder.wording = Wording.load(loaded.folder)
-        if loaded.manifest is None:
-            logger.warning(
-                "%s has no %s: its labels, backbone and weights are unverified", loaded.folder,
-                FILE_NAME,
-            )  # fmt: skip
-        else:
-            own = PosteriorRecord(
-                placement=posterior.placement, scope=posterior.scope, dropout=posterior.dropout
-            )
-            check_golden(
-                classifier.predict,
-                loaded.manifest,
-                same_noise=own == loaded.manifest.posterior,
-                exact=classifier.network.exact,
-            )
-            if loaded.manifest.calibration is not None:  # golden predictions come from before it
-                classifier.temperature = loaded.manifest.calibration.temperature
-                classifier.sureness = loaded.manifest.calibration.sureness
-                if not (placement or scope or dropout):  # the noise it was measured with
-                    classifier.offset = loaded.manifest.calibration.offset
-                    classifier.forecast = (
-                        loaded.manifest.calibration.forecast or forecast.UNMEASURED
-                    )
+        if loaded.folder is not None:
+            hold_to_records(classifier, loaded.folder)
         return classifier
 
     @classmethod
@@ -319,24 +327,36 @@ class BayesLoRAClassifier:
         preset: Preset | str | Path,
         *,
         adapter: str | Path | None = None,
-        base: str | Path | None = None,
+        **loading: Unpack[LoadOptions],
     ) -> Self:
         """The classifier that a preset's thresholds are for: its adapter, scoring, policy, acts.
 
         Args:
             preset: A bundled preset's name, a YAML file, or one that was read.
             adapter: Instead of the preset's.
-            base: Backbone folder or hub name, instead of the adapter's.
+            **loading: ``base``, ``labels``, ``dropout``, ``device`` and ``dtype`` of
+                :meth:`from_pretrained`.
 
         Raises:
             FileNotFoundError, ValueError: As ``load_preset`` and :meth:`from_pretrained`; or the
-                adapter does not know a label of the preset's acts.
+                adapter does not know a label of the preset's acts; or the thresholds were
+                calibrated for another ``dropout`` or ``dtype``.
         """
         chosen = preset if isinstance(preset, Preset) else load_preset(preset)
         classifier = cls.from_pretrained(
-            adapter or chosen.adapter, base=base, scoring=chosen.scoring, policy=chosen.policy
+            adapter or chosen.adapter, scoring=chosen.scoring, policy=chosen.policy, **loading
         )
-        return classifier if chosen.acts is None else classifier.for_acts(chosen.acts)
+        if chosen.acts is not None:
+            classifier = classifier.for_acts(chosen.acts)
+        mismatch = calibration_mismatch(chosen.policy, classifier.scored_by())
+        for name in ("dropout", "dtype"):
+            value = loading.get(name)
+            if mismatch and value is not None:
+                raise ValueError(
+                    f"with `{name}` (={value}) all would escalate. {mismatch} Leave it out, or "
+                    f"take thresholds that promise nothing, as preset 'default' has"
+                )
+        return classifier
 
     def predict(
         self,

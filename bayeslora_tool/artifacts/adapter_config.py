@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from pydantic_core import SchemaError
 
 from bayeslora_tool.artifacts.backbone import HubName, Revision
+from bayeslora_tool.artifacts.other_methods import check_method
 from bayeslora_tool.documents import read_document, shown
 from bayeslora_tool.settings import parse
 
@@ -107,6 +108,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     content = read_document(path)
     if isinstance(content, dict):
         known = AdapterConfig.model_fields.keys()
+        check_method(content, str(path))
         if content.get("task_type") not in (None, "SEQ_CLS"):
             raise ValueError(
                 f"{path}: `task_type` (={content['task_type']!r:.80}) is another task than text "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
 import os.path
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from huggingface_hub import constants, snapshot_download
@@ -98,19 +99,41 @@ def _is_whole(folder: Path) -> bool:
     return bool(tokenizer and weights) and (folder / "config.json").is_file()
 
 
-def find_adapter(name: str) -> Path:
+def find_adapter(name: str, revision: str | None = None, subfolder: str | None = None) -> Path:
     """The local folder of an adapter on the hub (cache first).
+
+    Args:
+        name: Of the repository.
+        revision: Commit, tag or branch; None for its main branch.
+        subfolder: Of the repository, that holds the adapter.
 
     Raises:
         FileNotFoundError: Neither in the cache nor on the hub.
+        ValueError: ``subfolder`` leads out of the repository.
     """
+    parts = PurePosixPath(subfolder or ".").parts
+    if ".." in parts or "/" in parts or "\\" in (subfolder or ""):
+        raise ValueError(
+            f"`subfolder` (={subfolder!r:.200}) must be a folder inside the repository, such as "
+            f"'adapters/sentiment'"
+        )
+    inside = "".join(f"{part}/" for part in parts)
+    patterns = [f"{glob.escape(inside)}{pattern}" for pattern in _ADAPTER_FILES]
     for local in (True, False):
         if local or not constants.HF_HUB_OFFLINE:
             try:
-                return _snapshot(name, None, _ADAPTER_FILES, local=local)
+                folder = _snapshot(name, revision, patterns, local=local) / inside
             except (OSError, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
-    raise FileNotFoundError(f"adapter {name!r} is not on the hub or its cache ({problem:.200})")
+                continue
+            # The cache may hold another folder of it.
+            if (folder / "adapter_config.json").is_file():
+                return folder
+            problem = f"it has no {inside}adapter_config.json"
+    where = "" if revision is None else f" at revision {revision!r:.80}"
+    raise FileNotFoundError(
+        f"adapter {name!r}{where} is not on the hub or its cache ({problem:.200})"
+    )
 
 
 def _snapshot(name: str, revision: str | None, patterns: list[str], *, local: bool) -> Path:

@@ -6,11 +6,13 @@ Knows no noise and no text. Nothing that could run code is read: no pickles, no 
 from __future__ import annotations
 
 import copy
+import os.path
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from peft import (
@@ -57,21 +59,36 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 _HEADS = ("classifier", "score")
 
 
+class Source(TypedDict, total=False):
+    """What :func:`load_adapter` takes of where and how, where that is not as the adapter says."""
+
+    base: str | Path | None
+    labels: Sequence[str] | None
+    device: str | torch.device | None
+    dtype: torch.dtype | None
+
+
 @dataclass(frozen=True)
 class LoadedAdapter:
-    """A model, what belongs to it, and its manifest (None for a plain PEFT adapter)."""
+    """A model, what belongs to it, its manifest (None for a plain PEFT adapter) and folder.
+
+    A model that was in memory already has no folder.
+    """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
-    manifest: Manifest | None
-    folder: Path
+    manifest: Manifest | None = None
+    folder: Path | None = None
 
 
 def load_adapter(
     name_or_path: str | Path,
     *,
+    revision: str | None = None,
+    subfolder: str | None = None,
     base: str | Path | None = None,
+    base_revision: str | None = None,
     labels: Sequence[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -82,7 +99,10 @@ def load_adapter(
 
     Args:
         name_or_path: Bundled name, folder, or hub id.
+        revision: Commit, tag or branch of a hub id.
+        subfolder: Where in the hub's repository the adapter lies.
         base: Backbone folder or hub name; None takes the one the adapter names.
+        base_revision: Of the backbone on the hub, instead of the one the adapter names.
         labels: Names of the classes, for an adapter without ``bayeslora.json``.
         device: None takes CUDA where there is one.
         dtype: Of the frozen backbone; None is float32.
@@ -94,7 +114,7 @@ def load_adapter(
         ValueError: A fingerprint differs, the head is missing, weights are not finite, keys do not
             fit the backbone, or ``labels`` do not fit the head.
     """
-    folder = find_adapter_folder(name_or_path)
+    folder = find_adapter_folder(name_or_path, revision=revision, subfolder=subfolder)
     manifest = read_manifest(folder)
     if manifest is not None:
         files = adapter_fingerprint(folder)
@@ -104,7 +124,7 @@ def load_adapter(
     config = read_adapter_config(folder)
     shapes = read_shapes(folder / WEIGHTS_NAME)
     names = _check_labels(manifest, labels, _head_size(shapes, folder), folder)
-    base_folder = _find_base(folder, base, manifest, config)
+    base_folder = _find_base(folder, base, base_revision, manifest, config)
     if manifest is not None:
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
@@ -140,16 +160,21 @@ def load_adapter(
     model.eval()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("it computes nothing")
         model.to(device)
     except (AssertionError, RuntimeError) as error:  # torch has both for a missing device
-        raise ValueError(f"`device` (={str(device)!r}) is of no use here: {error}") from None
+        raise ValueError(
+            f"`device` (={str(device)!r}) is of no use here: {shown(error)}; leave it "
+            f"out, or name one that torch finds here ({_devices()})"
+        ) from None
     source = tokenizer_folder(folder, base_folder)
     tokenizer = load_tokenizer(source, backbone.config)
     if frozen is not None:
         frozen.share(model)
         tokenizer = frozen.tokenizer(source, tokenizer)
     if source != base_folder:
-        check_vocabulary(tokenizer, backbone, source)
+        check_vocabulary(tokenizer, backbone, f"in {source}")
     return LoadedAdapter(model, tokenizer, names, manifest, folder)
 
 
@@ -278,6 +303,11 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _devices() -> str:
+    n = torch.cuda.device_count()
+    return ", ".join(["cpu", *(f"cuda:{i}" for i in range(n))])
+
+
 def _add_adapter(model: PreTrainedModel, config: AdapterConfig, folder: Path) -> PeftModel:
     """With LoRA layers that have no weights yet, so that no rank fills memory."""
     try:
@@ -311,48 +341,87 @@ def _check_labels(
 ) -> tuple[str, ...]:
     if manifest is not None and labels is not None and tuple(labels) != manifest.labels:
         raise ValueError(f"`labels` differ from those of {folder / FILE_NAME}; leave labels= out")
+    return checked_labels(manifest.labels if manifest else labels, n_labels, str(folder))
+
+
+def checked_labels(labels: Sequence[str] | None, n_labels: int, source: str) -> tuple[str, ...]:
+    """Names of the classes of a head.
+
+    Args:
+        labels: None takes LABEL_0 and so on.
+        n_labels: Outputs of the head.
+        source: For messages.
+
+    Raises:
+        ValueError: They do not fit the head, or it is none of a classifier.
+    """
     if n_labels < 2:
         raise ValueError(
-            f"the head of {folder} has one output: a regression, which has no label to doubt; "
+            f"the head of {source} has one output: a regression, which has no label to doubt; "
             f"an adapter with at least two classes is needed"
         )
     if n_labels > MAX_LABELS:
         raise ValueError(
-            f"the head of {folder} has {n_labels} outputs, at most {MAX_LABELS} are read"
+            f"the head of {source} has {n_labels} outputs, at most {MAX_LABELS} are read"
         )
-    names = manifest.labels if manifest else labels or [f"LABEL_{i}" for i in range(n_labels)]
+    if isinstance(labels, str):
+        raise TypeError(f"`labels` (={labels!r:.80}) must be a list of names, not one string")
+    names = labels or [f"LABEL_{i}" for i in range(n_labels)]
     for i, name in enumerate(names):
         check_label(name, f"labels[{i}]")
     if len(names) != n_labels or len(set(names)) != n_labels:
         raise ValueError(
-            f"the head of {folder} has {n_labels} classes, but {len(set(names))} different labels "
+            f"the head of {source} has {n_labels} classes, but {len(set(names))} different labels "
             f"are named; give one name a class, in the order of training"
         )
     return tuple(names)
 
 
 def _find_base(
-    folder: Path, base: str | Path | None, manifest: Manifest | None, config: AdapterConfig
+    folder: Path,
+    base: str | Path | None,
+    revision: str | None,
+    manifest: Manifest | None,
+    config: AdapterConfig,
 ) -> Path:
-    if base is not None:
-        return find_backbone(base)
-    if manifest is not None:
-        return find_backbone(manifest.backbone.name, manifest.backbone.revision)
-    if config.base_model_name_or_path is None:
+    name, recorded = base, None
+    if base is None and manifest is not None:
+        name, recorded = manifest.backbone.name, manifest.backbone.revision
+    elif base is None:
+        name, recorded = config.base_model_name_or_path, config.revision
+    if name is None:
         raise ValueError(f"{folder / CONFIG_NAME} names no base model; pass base=")
-    return find_backbone(config.base_model_name_or_path, config.revision)
+    if revision is not None and os.path.isdir(name):
+        raise ValueError(
+            f"backbone {str(name)!r:.200} is a folder, and `base_revision` (={revision!r:.80}) is "
+            f"of a hub repository; leave it out"
+        )
+    return find_backbone(name, revision or recorded)
 
 
 def _check_exclusive(*folders: Path) -> None:
     for file in (folder / "config.json" for folder in folders):
         content = read_document(file) if file.is_file() else {}
-        kind = content.get("problem_type") if isinstance(content, dict) else None
-        if kind not in (None, "single_label_classification"):
-            raise ValueError(
-                f"{file}: `problem_type` (={kind!r:.80}) has no labels that exclude each other, "
-                f"but the probabilities here are those of one label in several; an adapter trained "
-                f"with problem_type='single_label_classification' is needed"
-            )
+        if isinstance(content, dict):
+            check_exclusive(content.get("problem_type"), str(file))
+
+
+def check_exclusive(problem_type: object, source: str) -> None:
+    """See that a model's labels exclude each other.
+
+    Args:
+        problem_type: Of its configuration.
+        source: For the message.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"{source}: `problem_type` (={problem_type!r:.80}) has no labels that exclude each "
+            f"other, but the probabilities here are those of one label in several; an adapter "
+            f"trained with problem_type='single_label_classification' is needed"
+        )
 
 
 def _check_keys(expected: Collection[str], found: Collection[str], folder: Path) -> None:

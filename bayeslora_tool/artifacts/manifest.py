@@ -158,6 +158,24 @@ class CalibrationRecord(_Part):
     typos: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class SelfCheck(_Part):
+    """How far one way of computing lay from another, each a share of what is computed.
+
+    See ``inference/self_check.py``. Of a text alone against a batch, in logits and variance
+    (``alone``); of logits with the adapter ``merged`` against PEFT's own layers; of derivatives
+    against moved masks (``slopes``; None in half precision, which cannot tell). ``apart`` tells
+    whether draws and texts may not share passes, ``seconds`` what it took, and ``under`` what of
+    versions, machine and noise it holds for: there it need not be repeated for the same files.
+    """
+
+    alone: Annotated[float, Field(ge=0)]
+    merged: Annotated[float, Field(ge=0)]
+    slopes: Annotated[float, Field(ge=0)] | None
+    apart: bool
+    seconds: Annotated[float, Field(ge=0)]
+    under: Annotated[str, Field(max_length=1000)]
+
+
 class Manifest(_Part):
     """The content of ``bayeslora.json``."""
 
@@ -172,6 +190,7 @@ class Manifest(_Part):
     metrics: dict[str, Any]
     recipe: dict[str, Any]
     calibration: CalibrationRecord | None = None
+    self_check: SelfCheck | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``bayeslora.json`` into ``folder``."""
@@ -187,15 +206,28 @@ def bundled_adapters() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(root.glob(f"*/{FILE_NAME}"))}
 
 
-def find_adapter_folder(name_or_path: str | Path) -> Path:
+def find_adapter_folder(
+    name_or_path: str | Path, *, revision: str | None = None, subfolder: str | None = None
+) -> Path:
     """Bundled name, folder, or hub id, in this order; a ``Path`` is no bundled name.
+
+    Args:
+        name_or_path: One of the three.
+        revision: Of a hub id: commit, tag or branch.
+        subfolder: Of a hub id: where in the repository the adapter lies.
 
     Raises:
         FileNotFoundError: None of the three; lists the bundled names.
         ValueError: The folder holds no PEFT adapter, or only a pickled one; or a bundled name is
-            that of an adapter folder here, too.
+            that of an adapter folder here, too; or ``revision`` or ``subfolder`` of a folder.
     """
     bundled, folder = bundled_adapters(), Path(name_or_path)
+    here = os.path.isdir(name_or_path)  # unlike Path's, no error for a name no folder can have
+    if (here or name_or_path in bundled) and (revision, subfolder) != (None, None):
+        raise ValueError(
+            f"{str(name_or_path)!r:.200} is a folder, and `revision` and `subfolder` are of a hub "
+            f"repository; leave them out, and name the folder that holds the adapter"
+        )
     if isinstance(name_or_path, str) and name_or_path in bundled:
         found = bundled[name_or_path]
         if (folder / ADAPTER_FILES[0]).is_file() and not folder.samefile(found):
@@ -204,14 +236,14 @@ def find_adapter_folder(name_or_path: str | Path) -> Path:
                 f"./{name_or_path} for the folder, or rename it to have the bundled one"
             )
         return found
-    if not os.path.isdir(name_or_path):  # unlike Path's, no error for a name no folder can have
+    if not here:
         if str(name_or_path).count("/") != 1 or folder.is_absolute():
             raise FileNotFoundError(
                 f"no adapter {str(name_or_path)!r:.200}: bundled are {', '.join(bundled)}; "
                 f"otherwise give a folder with {' and '.join(ADAPTER_FILES)}, or a hub id "
                 f"(owner/name)"
             )
-        folder = find_adapter(str(name_or_path))
+        folder = find_adapter(str(name_or_path), revision, subfolder)
     for file in ADAPTER_FILES:
         if not (folder / file).is_file():
             pickled = (folder / "adapter_model.bin").exists()

@@ -44,14 +44,14 @@ def fit_embeddings(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]
 
 
 def check_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str
 ) -> None:
     """Compare a tokenizer with the embeddings there are.
 
     Args:
-        tokenizer: From ``folder``.
+        tokenizer: Of the adapter.
         model: With the adapter's embeddings, if it has some.
-        folder: Of the tokenizer.
+        source: Of the tokenizer, for the message.
 
     Raises:
         ValueError: The tokenizer knows more tokens than the model has embeddings for.
@@ -60,7 +60,7 @@ def check_vocabulary(
     rows = len(tokenizer) if embeddings is None else embeddings.weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(
-            f"the tokenizer in {folder} knows {len(tokenizer)} tokens, the model has embeddings "
+            f"the tokenizer {source} knows {len(tokenizer)} tokens, the model has embeddings "
             f"for {rows}: those of added tokens were not saved; save the adapter again with "
             f"save_pretrained(..., save_embedding_layers=True)"
         )

@@ -11,14 +11,16 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import pipeline
 
-from bayeslora_tool.artifacts.loading import load_adapter, quiet
+from bayeslora_tool.artifacts.loading import Source, load_adapter, quiet
 from bayeslora_tool.benchmarking.timing import Call, take_turns
 from bayeslora_tool.policy import Preset
 
 
-def train_mode(preset: Preset, dropout: float, n_draws: int) -> Callable[[list[str]], Any]:
+def train_mode(
+    preset: Preset, dropout: float, n_draws: int, source: Source
+) -> Callable[[list[str]], Any]:
     """The common practice: dropout modules in train mode, T passes one after the other."""
-    loaded = load_adapter(preset.adapter)
+    loaded = load_adapter(preset.adapter, **source)
     for layer in loaded.model.modules():
         if isinstance(layer, LoraLayer):
             for name in layer.lora_A:
@@ -43,8 +45,8 @@ def train_mode(preset: Preset, dropout: float, n_draws: int) -> Callable[[list[s
 class PlainPipeline:
     """Transformers' own, on the merged model (its fastest form), at its best batch size."""
 
-    def __init__(self, preset: Preset) -> None:
-        loaded = load_adapter(preset.adapter)
+    def __init__(self, preset: Preset, source: Source) -> None:
+        loaded = load_adapter(preset.adapter, **source)
         merged: Any = loaded.model.merge_and_unload()  # type: ignore[operator]
         with quiet():
             self.classify = pipeline(

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from scipy import stats
 
+from bayeslora_tool.artifacts.loading import Source
 from bayeslora_tool.benchmarking.baselines import PlainPipeline, train_mode
 from bayeslora_tool.benchmarking.scaling import cost_curves
 from bayeslora_tool.benchmarking.timing import Progress, peak_mb, ratio, take_turns
@@ -67,6 +68,8 @@ def run_bench(
     reference_draws: int = 400,
     curves: bool = True,
     progress: Progress = lambda what: None,
+    dropout: float | None = None,
+    **source: Unpack[Source],
 ) -> dict[str, Any]:
     """Measure; returns plain data for JSON.
 
@@ -80,24 +83,40 @@ def run_bench(
         reference_draws: Draws that stand for infinitely many.
         curves: Also how cost grows with T, batch, length and labels.
         progress: Called with what begins now.
+        dropout: Rate of the noise, for an adapter that records none.
+        **source: ``base``, ``labels`` and ``device`` of ``BayesLoRAClassifier.from_pretrained``.
+
+    Raises:
+        ValueError: ``dtype`` is given, which is compared here.
     """
+    if source.get("dtype") is not None:
+        raise ValueError(
+            f"`dtype` (={source['dtype']}): bench sets float32 beside bfloat16 itself; leave it out"
+        )
     compared = _spread(texts, reference_texts)
     repeated = [*texts] * -(-MANY_TEXTS // len(texts))  # where the file holds fewer
     many = _spread(repeated, MANY_TEXTS)
     texts = _spread(texts, n_texts)
     # Estimators are compared here, so the thresholds must not insist on theirs.
     preset = replace(preset, policy=replace(preset.policy, calibrated_for=None))
-    classifier = BayesLoRAClassifier.from_pretrained(preset.adapter, policy=preset.policy)
+    classifier = BayesLoRAClassifier.from_pretrained(
+        preset.adapter, policy=preset.policy, dropout=dropout, **source
+    )
     progress("memory")
     # First, while the allocator holds nothing back from earlier passes. A token budget bounds each
     # pass and the rest takes turns: more texts or draws would not raise the peak.
     long = ["word " * 600] * 16
     peak = peak_mb(lambda: classifier.predict(long, estimator="monte_carlo", n_draws=8))
+    half: Source = source | {"dtype": torch.bfloat16}
     narrow = BayesLoRAClassifier.from_pretrained(
-        preset.adapter, policy=preset.policy, dtype=torch.bfloat16
+        preset.adapter, policy=preset.policy, dropout=dropout, **half
     )
-    pipeline = PlainPipeline(preset)
-    contestants = _contestants(classifier, narrow, preset, draws) | {PIPELINE: pipeline}
+    pipeline = PlainPipeline(preset, source)
+    common = train_mode(preset, classifier.posterior.dropout, 20, source)
+    contestants = _contestants(classifier, narrow, preset, draws) | {
+        "PEFT train mode T=20": common,
+        PIPELINE: pipeline,
+    }
     short = min(texts, key=lambda text: abs(len(classifier.tokenizer(text)["input_ids"]) - 12))
 
     memory = {}
@@ -168,15 +187,12 @@ def _contestants(
     def ours(estimator: Any, n_draws: int | None = None) -> Callable[[list[str]], Any]:
         return lambda texts: classifier.predict(texts, estimator=estimator, n_draws=n_draws)
 
-    own = {
+    return {
         BASELINE: ours("deterministic"),
         "linearized": ours("linearized"),
         NARROW: lambda texts: narrow.predict(texts, estimator="linearized"),
         "adaptive": ours("adaptive", preset.scoring.n_draws),
         **{f"monte_carlo T={n}": ours("monte_carlo", n) for n in draws},
-    }
-    return own | {
-        "PEFT train mode T=20": train_mode(preset, classifier.posterior.dropout, 20),
     }
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import BaseOption, friendly, out, progress
+from bayeslora_tool.cli.loading_options import BaseOption, LabelsOption, label_names
+from bayeslora_tool.cli.terminal import friendly, out, progress
 
 
 class Placement(StrEnum):
@@ -31,13 +32,7 @@ def adopt(
         Path, typer.Option("--held-out", help="Labelled texts that did not train it.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder.")],
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="Names of the classes in the order of the head: a file, one a line, or with "
-            "commas between them. Default: LABEL_0, LABEL_1, ..."
-        ),
-    ] = None,
+    labels: LabelsOption = None,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -69,20 +64,11 @@ def adopt(
     with friendly():
         from bayeslora_tool.training.adopting import adopt_adapter
 
-        names = None
-        if labels is not None:
-            listed = Path(labels)
-            names = (
-                listed.read_text(encoding="utf-8").splitlines()
-                if listed.is_file()
-                else labels.split(",")
-            )
-            names = [name.strip() for name in names if name.strip()]
         classifier = adopt_adapter(
             adapter,
             held_out,
             output,
-            labels=names,
+            labels=None if labels is None else label_names(labels),
             train=train,
             text_column=text_column,
             label_column=label_column,

@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+from bayeslora_tool.cli.loading_options import (
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
 from bayeslora_tool.cli.terminal import PresetOption, friendly, out, stages
 
 
@@ -29,6 +37,11 @@ def bench(
     ] = 64,
     reference_draws: Annotated[int, typer.Option(help="Draws that stand for infinity.")] = 400,
     curves: Annotated[bool, typer.Option(help="Also plot how cost grows.")] = True,
+    base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Measure what doubt costs here: each estimator, the common practice, and no doubt at all.
 
@@ -45,6 +58,7 @@ def bench(
 
         if min(texts, rounds, reference_texts, reference_draws - 1) < 1:
             raise ValueError("--texts, --rounds, --reference-texts must be >= 1, draws >= 2")
+        how = load_options(base, labels, dropout, device, dtype)
         found = read_texts(data, text_column=text_column)
         with stages() as stage:
             result = run_bench(
@@ -56,6 +70,7 @@ def bench(
                 reference_draws=reference_draws,
                 curves=curves,
                 progress=stage,
+                **how,
             )
         for table in bench_tables(result):
             out.print(table)

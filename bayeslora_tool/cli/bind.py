@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from bayeslora_tool.cli.importing import imported
-from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out
+from bayeslora_tool.cli.loading_options import BaseOption
+from bayeslora_tool.cli.terminal import err, friendly, out
 
 
 def bind(

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from bayeslora_tool.cli.decisions import ask_all, decision_classifier
-from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out, progress
+from bayeslora_tool.cli.loading_options import (
+    PANEL,
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.terminal import err, friendly, out, progress
 
 if TYPE_CHECKING:
     from bayeslora_tool.agents.decision_classifier import DecisionClassifier
     from bayeslora_tool.artifacts.manifest import Manifest
     from bayeslora_tool.calibration.guarantee import Result
     from bayeslora_tool.calibration.thresholds import Goal
+    from bayeslora_tool.classifier import LoadOptions
     from bayeslora_tool.policy import Scoring
     from bayeslora_tool.training.dataset import LabelledText
 
@@ -28,7 +38,12 @@ def calibrate(
     ],
     adapter: Annotated[
         str | None,
-        typer.Option("--adapter", "-a", help="Bundled name or folder; its record is written."),
+        typer.Option(
+            "--adapter",
+            "-a",
+            help="Bundled name or folder; its record is written.",
+            rich_help_panel=PANEL,
+        ),
     ] = None,
     decisions: Annotated[
         str | None,
@@ -79,6 +94,10 @@ def calibrate(
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Choose thresholds that keep a promise: "at most 5 % wrong among what proceeds".
 
@@ -109,16 +128,32 @@ def calibrate(
         goal = Goal(target_risk, delta, max_out_of_scope)
         asked = {"estimator": estimator, "n_draws": draws, "seed": seed}
         scoring = parse(Scoring, asked, source="options of calibrate")
+        how = load_options(base, labels, dropout, device, dtype)
+        for option, value in (("labels", labels), ("dropout", dropout), ("dtype", dtype)):
+            if value is not None:
+                raise ValueError(
+                    f"--{option} (={value!r}): a calibrated preset loads its adapter as "
+                    f"bayeslora.json says, so what is calibrated otherwise would let nothing "
+                    f"proceed; leave it out, or have `bayeslora adopt` record labels and noise"
+                )
         columns = {"text_column": text_column, "label_column": label_column}
         files = _Files(data, train, out_of_scope or [], columns)
         if adapter is not None:
             if question is not None:
                 raise ValueError("--question is for --decisions")
-            _adapter(adapter, files, output, goal, acts, max_escalation, scoring, noise, base)
+            _adapter(adapter, files, output, goal, acts, max_escalation, scoring, noise, how)
             return
         assert decisions is not None
-        if acts is not None or base is not None or noise or (estimator, draws) != ("adaptive", 20):
-            raise ValueError("--acts, --base, --noise, --estimator and --draws are for --adapter")
+        if (
+            acts is not None
+            or noise
+            or any(value is not None for value in how.values())
+            or (estimator, draws) != ("adaptive", 20)
+        ):
+            raise ValueError(
+                "what says how an adapter is loaded, --acts, --noise, --estimator and --draws are "
+                "for --adapter"
+            )
         model = decision_classifier(decisions, question)
         _decisions(model, files, output, goal, max_escalation, seed)
 
@@ -163,7 +198,7 @@ def _adapter(
     max_escalation: float | None,
     scoring: Scoring,
     noise: float,
-    base: str | None,
+    how: LoadOptions,
 ) -> None:
     from bayeslora_tool.artifacts.manifest import find_adapter_folder
     from bayeslora_tool.calibration.adapter import calibrate_adapter
@@ -172,7 +207,7 @@ def _adapter(
     from bayeslora_tool.policy import read_acts
 
     with err.status("loading the model"):
-        classifier = BayesLoRAClassifier.from_pretrained(adapter, base=base)
+        classifier = BayesLoRAClassifier.from_pretrained(adapter, **how)
     found = calibrate_adapter(
         classifier,
         files.examples(classifier.manifest),

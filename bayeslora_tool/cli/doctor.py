@@ -5,26 +5,49 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
-from math import isnan
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Unpack
 
 import typer
 
-from bayeslora_tool.cli.terminal import err, out
+from bayeslora_tool.cli.loading_options import (
+    PANEL,
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.terminal import err, friendly, out
+
+if TYPE_CHECKING:
+    from bayeslora_tool.classifier import LoadOptions
 
 
 def doctor(
     adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="Also check this adapter.")
+        str | None,
+        typer.Option("--adapter", "-a", help="Also check this adapter.", rich_help_panel=PANEL),
     ] = None,
+    base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Check environment, backbone, adapters, noise and thresholds; exit code 1 if any fails."""
     from rich.table import Table
 
+    with friendly():
+        how = load_options(base, labels, dropout, device, dtype)
+        if adapter is None and any(value is not None for value in how.values()):
+            raise ValueError(
+                "--base, --labels, --dropout, --device and --dtype are for --adapter; name one"
+            )
     table = Table("", "check", "found", box=None, pad_edge=False)
     failed = 0
     with err.status("checking"):
-        for finding in examine(adapter):
+        for finding in examine(adapter, **how):
             failed += not finding.ok
             mark = "[green]ok[/]" if finding.ok else "[bold red]fails[/]"
             table.add_row(mark, finding.check, finding.found)
@@ -42,7 +65,7 @@ class Finding(NamedTuple):
     found: str
 
 
-def examine(adapter: str | None = None) -> Iterator[Finding]:
+def examine(adapter: str | None = None, **how: Unpack[LoadOptions]) -> Iterator[Finding]:
     """Check the environment, the backbone, the adapters (and ``adapter``), and the presets."""
     import torch
 
@@ -55,11 +78,13 @@ def examine(adapter: str | None = None) -> Iterator[Finding]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     yield Finding("device", True, f"{device}, {torch.get_num_threads()} threads")
     yield _backbone()
-    names = [*bundled_adapters(), *([adapter] if adapter else [])]
+    names = bundled_adapters()
     if not names:
         yield Finding("adapters", False, "none bundled; reinstall the package")
     for name in names:
         yield from _adapter(name)
+    if adapter:
+        yield from _adapter(adapter, **how)
     for name in bundled():
         yield _preset(name)
 
@@ -77,12 +102,12 @@ def _backbone() -> Finding:
     return Finding("backbone", True, f"{DEFAULT_BACKBONE}: {digests}")
 
 
-def _adapter(name: str) -> Iterator[Finding]:
+def _adapter(name: str, **how: Unpack[LoadOptions]) -> Iterator[Finding]:
     from bayeslora_tool.classifier import BayesLoRAClassifier
 
     check = f"adapter {name}"
     try:
-        classifier = BayesLoRAClassifier.from_pretrained(name)
+        classifier = BayesLoRAClassifier.from_pretrained(name, **how)
     except (OSError, ValueError) as error:
         yield Finding(check, False, str(error))
         return
@@ -95,9 +120,11 @@ def _adapter(name: str) -> Iterator[Finding]:
     yield Finding(f"{check}: dropout", True, f"{noise}, on {len(posterior.widths)} layers")
     seen = classifier.self_check
     ways = f"alone as in a batch to {seen.alone:.0e}, merged as unmerged to {seen.merged:.0e}"
-    slopes = "" if isnan(seen.slopes) else f", by derivatives as by draws to {seen.slopes:.0e}"
+    slopes = "" if seen.slopes is None else f", by derivatives as by draws to {seen.slopes:.0e}"
     apart = "; each draw and text by itself" if seen.apart else ""
     took = f"; {1000 * seen.seconds:.0f} ms"
+    if classifier.manifest is not None and seen is classifier.manifest.self_check:
+        took = f"; as recorded under the same versions, where it took {1000 * seen.seconds:.0f} ms"
     yield Finding(f"{check}: self-check", True, f"{ways}{slopes}{apart}{took}")
     predictions = classifier.predict(["It was not what I expected.", "please help me with this"])
     variances = [p.variance for p in predictions]

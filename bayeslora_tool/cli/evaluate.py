@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import (
+from bayeslora_tool.cli.loading_options import (
     BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.terminal import (
     PresetOption,
     err,
     friendly,
@@ -17,6 +24,9 @@ from bayeslora_tool.cli.terminal import (
     progress,
     stages,
 )
+
+if TYPE_CHECKING:
+    from bayeslora_tool.artifacts.loading import Source
 
 
 def evaluate(
@@ -49,6 +59,10 @@ def evaluate(
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Measure what the doubt is worth, and write a page that shows it (HTML, PNGs, JSON).
 
@@ -70,9 +84,10 @@ def evaluate(
 
         if (ensemble or train) and not baselines:
             raise ValueError("--ensemble and --train are for --baselines; add it")
+        how = load_options(base, labels, dropout, device, dtype)
         chosen = load_preset(preset or "sentiment")
         with err.status("loading the model"):
-            classifier = BayesLoRAClassifier.from_preset(chosen, base=base)
+            classifier = BayesLoRAClassifier.from_preset(chosen, **how)
         examples = read_as_trained(
             classifier.manifest, data, text_column=text_column, label_column=label_column
         )
@@ -92,6 +107,10 @@ def evaluate(
         if baselines:
             from bayeslora_tool.evaluation.baselines import compare
 
+            source: Source = {  # none of them has the adapter's noise
+                "base": base, "labels": how.get("labels"), "device": device,
+                "dtype": how.get("dtype"),
+            }  # fmt: skip
             columns = {"text_column": text_column, "label_column": label_column}
             with stages() as stage:
                 rows = compare(
@@ -102,6 +121,7 @@ def evaluate(
                     ensemble=ensemble or [],
                     train=read_as_trained(classifier.manifest, train, **columns) if train else [],
                     progress=stage,
+                    **source,
                 )
             report = replace(report, baselines=rows)
             for name, given, option in (

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out
+from bayeslora_tool.cli.loading_options import (
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.terminal import err, friendly, out
 
 
 def inspect(
@@ -20,6 +28,10 @@ def inspect(
         Path | None, typer.Option("--output", "-o", help="A PNG of the spectra.")
     ] = None,
     base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Show what the adapter's noise can reach: spectrum, effective rank, and blind share by layer.
 
@@ -36,11 +48,12 @@ def inspect(
         from bayeslora_tool.evaluation.paper_sentences import TABLE_1
         from bayeslora_tool.training.dataset import read_texts
 
+        how = load_options(base, labels, dropout, device, dtype)
         seen = list(TABLE_1)
         if texts is not None:
             seen = read_texts(texts, text_column=text_column)[:500]
         with err.status("loading the model"):
-            classifier = BayesLoRAClassifier.from_pretrained(adapter, base=base)
+            classifier = BayesLoRAClassifier.from_pretrained(adapter, **how)
         layers = inspect_adapter(classifier, seen)
         if output is not None:
             from bayeslora_tool.evaluation.plots import spectra

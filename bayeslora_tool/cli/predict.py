@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from bayeslora_tool.cli.tables import Result, ResultsTable
-from bayeslora_tool.cli.terminal import (
+from bayeslora_tool.cli.loading_options import (
     AdapterOption,
     BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.tables import Result, ResultsTable
+from bayeslora_tool.cli.terminal import (
     err,
     friendly,
     into_a_file,
@@ -31,7 +38,7 @@ from bayeslora_tool.cli.terminal import (
 from bayeslora_tool.quoting import json_line
 
 if TYPE_CHECKING:
-    from bayeslora_tool.classifier import BayesLoRAClassifier
+    from bayeslora_tool.classifier import BayesLoRAClassifier, LoadOptions
     from bayeslora_tool.policy import Policy, Preset
     from bayeslora_tool.prediction import Prediction
     from bayeslora_tool.training.dataset import Text
@@ -63,7 +70,6 @@ def predict(
         ),
     ] = None,
     adapter: AdapterOption = None,
-    base: BaseOption = None,
     draws: Annotated[
         int | None, typer.Option(help="Draws T of adaptive, or else of monte_carlo.")
     ] = None,
@@ -74,6 +80,11 @@ def predict(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="One JSON object a text, with all that is known.")
     ] = False,
+    base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Classify texts and route each one: proceed, clarify (ask the user) or escalate (to a person).
 
@@ -98,6 +109,7 @@ def predict(
         from bayeslora_tool.policy import load_preset
         from bayeslora_tool.settings import bundled
 
+        how = load_options(base, labels, dropout, device, dtype)
         batches = _batches(texts or [], file, text_column)
         name = adapter or "sentiment"
         chosen = load_preset(preset or (name if name in bundled() else "default"))
@@ -107,7 +119,7 @@ def predict(
                 f"choose your own from held-out data and give them with --preset FILE",
                 soft_wrap=True,
             )
-        classifier = _load(chosen, adapter, base)
+        classifier = _load(chosen, adapter, how)
 
         def score(some: list[str]) -> list[Prediction]:
             return classifier.predict(
@@ -133,11 +145,11 @@ def predict(
         raise typer.Exit(FAULTY)
 
 
-def _load(preset: Preset, adapter: str | None, base: str | None) -> BayesLoRAClassifier:
+def _load(preset: Preset, adapter: str | None, how: LoadOptions) -> BayesLoRAClassifier:
     with err.status("loading the model"):
         from bayeslora_tool.classifier import BayesLoRAClassifier
 
-        return BayesLoRAClassifier.from_preset(preset, adapter=adapter, base=base)
+        return BayesLoRAClassifier.from_preset(preset, adapter=adapter, **how)
 
 
 def _batches(texts: list[str], file: Path | None, column: str) -> Iterator[list[Text]]:

@@ -8,6 +8,14 @@ from typing import Annotated
 
 import typer
 
+from bayeslora_tool.cli.loading_options import (
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
 from bayeslora_tool.cli.terminal import err, friendly
 
 
@@ -37,6 +45,11 @@ def serve_mcp(
     warm: Annotated[
         bool, typer.Option("--warm", help="Load the model before serving, not with the first call.")
     ] = False,
+    base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Let any MCP client classify with doubt: one tool, whose answer says whether to act on it.
 
@@ -53,7 +66,7 @@ def serve_mcp(
         from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 
         chosen = load_preset(preset)
-        classifier = LazyClassifier(chosen)
+        classifier = LazyClassifier(chosen, **load_options(base, labels, dropout, device, dtype))
         err.print(f"serving {chosen.adapter}: {len(classifier.labels)} labels", highlight=False)
         # To stderr, a line each; before the protocol's own set-up, which would wrap them.
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

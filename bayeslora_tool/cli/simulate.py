@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bayeslora_tool.cli.terminal import BaseOption, err, friendly, out, progress
+from bayeslora_tool.cli.loading_options import (
+    BaseOption,
+    DeviceOption,
+    DropoutOption,
+    DtypeOption,
+    LabelsOption,
+    load_options,
+)
+from bayeslora_tool.cli.terminal import err, friendly, out, progress
 
 if TYPE_CHECKING:
     from bayeslora_tool.policy import Preset
@@ -60,6 +68,10 @@ def simulate(
     text_column: Annotated[str | None, typer.Option(help="Instead of the adapter's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the adapter's.")] = None,
     base: BaseOption = None,
+    labels: LabelsOption = None,
+    dropout: DropoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """See what a policy will do, and cost, before it meets people.
 
@@ -93,6 +105,7 @@ def simulate(
         from bayeslora_tool.training.dataset import read_texts
         from bayeslora_tool.training.recipe import read_as_trained
 
+        how = load_options(base, labels, dropout, device, dtype)
         presets = {name: load_preset(name) for name in policy or ["intents"]}
         first = next(iter(presets.values()))
         for name, preset in presets.items():
@@ -130,7 +143,7 @@ def simulate(
             for text in read_texts(path, text_column=text_column or "text")
         ]
         with err.status("loading the model"):
-            classifier = BayesLoRAClassifier.from_preset(first, base=base)
+            classifier = BayesLoRAClassifier.from_preset(first, **how)
         for name, preset in presets.items():
             if mismatch := calibration_mismatch(preset.policy, classifier.scored_by()):
                 raise ValueError(f"--policy {name!r}: all would escalate. {mismatch}")

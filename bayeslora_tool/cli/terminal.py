@@ -30,14 +30,6 @@ PresetOption = Annotated[
         help="Bundled preset (sentiment, intents, cautious) or a YAML file.",
     ),
 ]
-AdapterOption = Annotated[
-    str | None,
-    typer.Option("--adapter", "-a", help="Instead of the preset's: bundled name, folder, hub id."),
-]
-BaseOption = Annotated[
-    str | None,
-    typer.Option("--base", help="Backbone folder or hub name, instead of the adapter's."),
-]
 
 
 @contextmanager

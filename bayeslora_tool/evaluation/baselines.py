@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bayeslora_tool.artifacts.loading import load_adapter
+from bayeslora_tool.artifacts.loading import Source, load_adapter
 from bayeslora_tool.calibration.adapter import predict_all
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.evaluation.metrics import Evidence, metrics
@@ -39,6 +39,7 @@ def compare(
     ensemble: Sequence[str] = (),
     train: Sequence[LabelledText] = (),
     progress: Callable[[str], None] = lambda what: None,
+    **source: Unpack[Source],
 ) -> list[dict[str, Any]]:
     """A row for each method: accuracy, calibration, ranking, and cost in passes.
 
@@ -50,11 +51,12 @@ def compare(
         ensemble: Names or folders of further adapters with the same labels.
         train: Training texts, for the last-layer Laplace approximation; none skips it.
         progress: Called with what begins now.
+        **source: How ``adapter`` and the ensemble are loaded, as for ``load_adapter``.
 
     Raises:
         ValueError: A member of the ensemble has other labels.
     """
-    awake = backbone_dropout(adapter)
+    awake = backbone_dropout(adapter, **source)
     methods: dict[str, tuple[float, Score]] = {
         "softmax": (1, _ours(classifier, "deterministic", temperature=1.0)),
         "softmax, temperature": (1, _ours(classifier, "deterministic")),
@@ -66,7 +68,8 @@ def compare(
         ),
     }
     if ensemble:
-        members = [classifier, *map(BayesLoRAClassifier.from_pretrained, ensemble)]
+        members = [classifier]
+        members += [BayesLoRAClassifier.from_pretrained(name, **source) for name in ensemble]
         for name, member in zip(ensemble, members[1:], strict=True):
             if member.labels != classifier.labels:
                 raise ValueError(f"ensemble member {name} has other labels than {adapter}")
@@ -121,7 +124,7 @@ def _ours(
 
 
 def backbone_dropout(
-    adapter: str, n_draws: int = GLOBAL_DRAWS
+    adapter: str, n_draws: int = GLOBAL_DRAWS, **source: Unpack[Source]
 ) -> Callable[[Sequence[str]], Tensor]:
     """MC dropout over the backbone, at the rates it was trained with, and not over the adapter.
 
@@ -130,7 +133,7 @@ def backbone_dropout(
     Returns:
         A function from B texts to probabilities (T, B, C), float64.
     """
-    loaded = load_adapter(adapter)
+    loaded = load_adapter(adapter, **source)
     model = loaded.model.train()
     device = next(model.parameters()).device
 

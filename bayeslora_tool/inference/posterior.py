@@ -37,6 +37,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from bayeslora_tool.artifacts.other_methods import check_method
+
 Placement = Literal["rank", "input"]
 Scope = Literal["sequence", "token"]
 
@@ -264,7 +266,18 @@ def _linear_kinds() -> tuple[type[LoraLayer], ...]:
 
 
 def _check_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    known = getattr(model, "peft_config", {})
+    for name, config in known.items():
+        settings = {
+            "peft_type": config.peft_type.value, "use_dora": getattr(config, "use_dora", False),
+        }  # fmt: skip
+        check_method(settings, f"adapter {name!r}")
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    if not layers and known:
+        raise ValueError(
+            "the model's LoRA layers are gone: merged into its weights (merge_and_unload), or "
+            "fused by another BayesLoRAClassifier; load the adapter anew for each"
+        )
     if not layers:
         raise ValueError(
             "the model has no LoRA layers, so there is no adapter posterior; "
@@ -307,7 +320,8 @@ def _check_rate(layers: dict[str, LoraLayer], dropout: float | None) -> float:
         if rates == {0.0}:
             raise ValueError(
                 "the adapter has lora_dropout 0, so every draw would be the same; pass an explicit "
-                "rate, for example dropout=0.1, and check the thresholds against held-out data"
+                "rate, for example dropout=0.1 (--dropout 0.1), and check the thresholds against "
+                "held-out data"
             )
         if len(rates) != 1:
             raise ValueError(f"layers have different lora_dropout {sorted(rates)}; pass dropout=")

@@ -1,28 +1,29 @@
 """Builds a network and holds it against its own model, whatever the architecture.
 
 What this package computes in fewer operations rests on how a model uses its layers. That a model
-does so is not believed but tried, on a few texts: alone they must come out as in a batch, with the
+does so is not believed but tried, on two texts: alone they must come out as in a batch, with the
 adapter merged as without, and the derivatives by the masks must be what moving the masks does.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bayeslora_tool.artifacts.manifest import SelfCheck
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import use_differentiable_kernels
 from bayeslora_tool.inference.network import Linearized, Network
 from bayeslora_tool.inference.posterior import AdapterPosterior
 
-# Short, as each load reads them, and of three lengths, so that two are padded.
-TEXTS = ("no", "so so", "it was too late")
+# Short, as loading waits for them, and of two lengths, so that one is padded.
+TEXTS = ("no", "so so")
 # How far of the way to the masks: a strong adapter is straight over a short way only, and over that
 # one rounding hides what a weak one does.
 _PARTS = (0.03, 0.003)
@@ -30,27 +31,13 @@ _DRAWS = range(1)
 _SLOPES = 0.1  # what a way that is not quite straight may leave
 
 
-class SelfCheck(NamedTuple):
-    """How far one way of computing lay from another, each a share of what is computed.
-
-    Attributes:
-        alone: Logits and variance of a text alone, from those in a batch.
-        merged: Logits with the adapter merged, from those of PEFT's own layers.
-        slopes: Change of the log-odds by the derivatives, from that where the masks were moved;
-            NaN in half precision, which cannot tell.
-        apart: Whether draws and texts do not share passes, see :class:`Network`.
-        seconds: It took.
-    """
-
-    alone: float
-    merged: float
-    slopes: float
-    apart: bool
-    seconds: float
-
-
 def checked_network(
-    model: Any, posterior: AdapterPosterior, encoder: Encoder, *, merge: bool = True
+    model: Any,
+    posterior: AdapterPosterior,
+    encoder: Encoder,
+    recorded: SelfCheck | None = None,
+    *,
+    merge: bool = True,
 ) -> tuple[Network, SelfCheck]:
     """The network of a model, found to compute what the model does.
 
@@ -58,12 +45,16 @@ def checked_network(
         model: PEFT sequence classifier; fused in place.
         posterior: Attached to ``model``.
         encoder: Makes the batches.
+        recorded: What was found of the very same files; stands if it holds for what runs here.
         merge: Whether the frozen weights may change.
 
     Raises:
         ValueError: The ways to compute something differ, so no number could be trusted. The message
             names the architecture.
     """
+    under = _conditions(model, posterior, merge=merge)
+    if recorded is not None and recorded.under == under:
+        return Network(model, posterior, encoder, merge=merge, apart=recorded.apart), recorded
     start = time.perf_counter()
     texts = sorted(encoder.encode(TEXTS), key=lambda text: len(text.ids))
     use_differentiable_kernels(model.eval())
@@ -74,25 +65,34 @@ def checked_network(
     name = type(model.get_base_model()).__name__
     exact = network.exact
     rounding = 1e-3 if exact else 0.1
-    batch, alone = network.linearize(texts, keep=True), network.linearize(texts[:1])
+    batch, alone = network.linearize(texts, keep=True), network.deterministic(texts[:1])
     size = max(1.0, float(before.abs().max()))
     merged = float((batch.passed.logits - before).abs().max()) / size
     _demand(merged, rounding, name, "logits with the adapter merged", "without")
-    alone_by = float((batch.passed.logits[:1] - alone.passed.logits).abs().max()) / size
+    alone_by = float((batch.passed.logits[:1] - alone.logits).abs().max()) / size
     _demand(alone_by, rounding, name, "logits of a text alone", "in a batch")
-    slopes = math.nan
+    slopes = None
     if exact:
-        deviation = batch.variance[:1].sqrt()
-        by_noise = _share(alone.variance.sqrt() - deviation, deviation, 1e-2)
-        _demand(by_noise, 0.02, name, "linearized deviation of a text alone", "in a batch")
-        alone_by = max(alone_by, by_noise)
-        for part in _PARTS:
-            slopes = _slopes(network, texts, batch, part, 3e-5 * size / part)
-            if slopes <= _SLOPES:
-                break
+        slopes = _slopes(network, texts, batch, size)
         _demand(slopes, _SLOPES, name, "log-odds by the derivatives", "by moving the masks")
     seconds += time.perf_counter() - start
-    return network, SelfCheck(alone_by, merged, slopes, apart, seconds)
+    found = SelfCheck(
+        alone=alone_by, merged=merged, slopes=slopes, apart=apart, seconds=seconds, under=under
+    )
+    return network, found
+
+
+def _conditions(model: Any, posterior: AdapterPosterior, *, merge: bool) -> str:
+    """All that the outcome depends on besides the files."""
+    # Builds of one version differ by the device, which is told by itself.
+    packages = ("torch", "transformers", "peft")
+    versions = (f"{name} {version(name).partition('+')[0]}" for name in packages)
+    parameter = next(model.parameters())
+    quantized = getattr(model.config, "quantization_config", None)
+    dtype = str(parameter.dtype) if quantized is None else f"quantized {quantized.quant_method}"
+    noise = f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}"
+    way = [] if merge else ["not merged"]
+    return ", ".join([*versions, parameter.device.type, dtype, noise, *way])
 
 
 def _as_it_is(
@@ -117,19 +117,25 @@ def _as_it_is(
     return logits, any(seen != {len(texts)} for seen in rows.values())
 
 
-def _slopes(
-    network: Network, texts: Sequence[Encoded], found: Linearized, part: float, rounding: float
-) -> float:
-    """How far the change of the log-odds by the derivatives is from that of moved masks."""
+def _slopes(network: Network, texts: Sequence[Encoded], found: Linearized, size: float) -> float:
+    """How far the change of the log-odds by the derivatives is from that of moved masks.
+
+    As a share of the log-odds' deviation, or of the least one that shows beside rounding.
+    """
     label = found.passed.logits.argmax(dim=1).expand(len(_DRAWS), -1)
-    ahead, back = (log_odds(network.draw(texts, 0, _DRAWS, way), label) for way in (part, -part))
+    here = log_odds(found.passed.probabilities.expand(len(_DRAWS), -1, -1), label)
     change = network.posterior.project(found.gradients, 0, _DRAWS)  # (T, B)
-    return _share(change - (ahead - back) / (2 * part), found.variance.sqrt(), rounding)
-
-
-def _share(difference: Tensor, deviation: Tensor, least: float) -> float:
-    """The largest difference, as a share of the deviation, or of the least one that shows."""
-    return float((difference.abs() / deviation.clamp(min=least)).max())
+    off = float("inf")
+    for part in _PARTS:
+        least = found.variance.sqrt().clamp(min=3e-5 * size / part)
+        ahead = log_odds(network.draw(texts, 0, _DRAWS, part), label)
+        off = float(((change - (ahead - here) / part).abs() / least).max())
+        if not off <= _SLOPES:  # the way bends; its chord about here does less
+            back = log_odds(network.draw(texts, 0, _DRAWS, -part), label)
+            off = float(((change - (ahead - back) / (2 * part)).abs() / least).max())
+        if off <= _SLOPES:
+            break
+    return off
 
 
 def _demand(off: float, allowed: float, name: str, one: str, other: str) -> None:

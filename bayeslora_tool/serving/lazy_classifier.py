@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from bayeslora_tool.artifacts.manifest import bundled_adapters, find_adapter_folder, read_manifest
 from bayeslora_tool.policy import Preset
@@ -15,7 +15,7 @@ from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.workers import begin_anew_after_fork
 
 if TYPE_CHECKING:
-    from bayeslora_tool.classifier import BayesLoRAClassifier
+    from bayeslora_tool.classifier import BayesLoRAClassifier, LoadOptions
 
 
 class LazyClassifier:
@@ -25,10 +25,11 @@ class LazyClassifier:
 
     Args:
         preset: Names the adapter and how it scores.
+        **loading: As for ``BayesLoRAClassifier.from_preset``.
     """
 
-    def __init__(self, preset: Preset) -> None:
-        self.preset = preset
+    def __init__(self, preset: Preset, **loading: Unpack[LoadOptions]) -> None:
+        self.preset, self.loading = preset, loading
         self.after_fork()
         begin_anew_after_fork(self)
         self._loaded: BayesLoRAClassifier | None = None
@@ -39,7 +40,7 @@ class LazyClassifier:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """From the adapter's manifest, without loading the model; empty if it has none.
+        """From the adapter's manifest, or as given, without loading the model; empty if neither.
 
         Raises:
             FileNotFoundError: No such adapter.
@@ -49,7 +50,7 @@ class LazyClassifier:
         name = self.preset.adapter
         is_folder = name not in bundled_adapters() and Path(name).is_dir()
         manifest = read_manifest(Path(name) if is_folder else find_adapter_folder(name))
-        labels = manifest.labels if manifest else ()
+        labels = manifest.labels if manifest else self.loading.get("labels") or ()
         acts = self.preset.acts or {}
         merged = {label for some in acts.values() for label in some}
         return tuple(dict.fromkeys([*acts, *(x for x in labels if x not in merged)]))
@@ -64,7 +65,7 @@ class LazyClassifier:
             if self._loaded is None:
                 from bayeslora_tool.classifier import BayesLoRAClassifier
 
-                self._loaded = BayesLoRAClassifier.from_preset(self.preset)
+                self._loaded = BayesLoRAClassifier.from_preset(self.preset, **self.loading)
             return self._loaded
 
     def predict(self, texts: Sequence[str], /) -> list[Prediction]:

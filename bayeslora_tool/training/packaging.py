@@ -92,6 +92,7 @@ def package_adapter(
         golden=golden_predictions.record_golden(classifier.predict),
         metrics=metrics | ({} if adopted else {"n_train": len(data.train)}),
         recipe=known,
+        self_check=classifier.self_check,
     )
     manifest.write(output)
     card = _card(recipe, manifest, output.name)

@@ -200,9 +200,7 @@ def test_callers_that_come_together_load_it_once(
         return await asyncio.gather(*(classifier.apredict(["a fine film"]) for _ in range(8)))
 
     assert {p[0].label for p in [*sync, *asyncio.run(together())]} == {"positive"}
-    assert loads == [
-        ((preset.adapter,), {"base": None, "scoring": preset.scoring, "policy": preset.policy})
-    ]
+    assert loads == [((preset.adapter,), {"scoring": preset.scoring, "policy": preset.policy})]
 
 
 async def test_a_model_that_does_not_load_escalates_and_is_tried_again(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""A PEFT model that is loaded already: what can be checked of it without its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bayeslora_tool.artifacts.loading import LoadedAdapter, check_exclusive, checked_labels
+from bayeslora_tool.artifacts.other_methods import check_method
+from bayeslora_tool.artifacts.vocabulary import check_vocabulary
+
+
+def take_model(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    labels: Sequence[str] | None = None,
+) -> LoadedAdapter:
+    """Check a PEFT model in memory, and name what it answers.
+
+    Whether its adapter is merged, switched off, or one of several, ``AdapterPosterior`` says.
+
+    Args:
+        model: With one active LoRA adapter and a trained classification head.
+        tokenizer: It was trained with.
+        labels: Names of the classes, in the order of the head; None takes those of its
+            configuration.
+
+    Raises:
+        TypeError: Something else than a PEFT model or a tokenizer.
+        ValueError: Another task, another of PEFT's methods, or ``labels`` that do not fit the head.
+    """
+    if not isinstance(model, PeftModel):
+        raise TypeError(
+            f"expected the name of an adapter, its folder, or a peft.PeftModel, got "
+            f"{type(model).__name__}; wrap a model with PeftModel.from_pretrained(model, folder) "
+            f"or get_peft_model(model, config)"
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"`tokenizer` (={tokenizer!r:.80}) must be that of the model in memory, for example "
+            f"AutoTokenizer.from_pretrained(...) of its backbone"
+        )
+    base: Any = model.get_base_model()
+    name = type(base).__name__
+    settings: Any = model.active_peft_config
+    kind, task = settings.peft_type, settings.task_type
+    check_method({"peft_type": getattr(kind, "value", kind)}, f"adapter {model.active_adapter!r}")
+    task = getattr(task, "value", task)
+    if task not in (None, "SEQ_CLS") or not name.endswith("ForSequenceClassification"):
+        raise ValueError(
+            f"{name} with task_type={task!r} has another task than text classification; an adapter "
+            f"with task_type='SEQ_CLS' on an AutoModelForSequenceClassification is needed"
+        )
+    assert isinstance(base, PreTrainedModel)
+    config = base.config
+    check_exclusive(config.problem_type, name)
+    if labels is None:
+        labels = [str(config.id2label[i]) for i in range(config.num_labels)]
+    names = checked_labels(labels, config.num_labels, name)
+    check_vocabulary(tokenizer, base, f"given for {name}")
+    return LoadedAdapter(model, tokenizer, names)
