@@ -82,7 +82,7 @@ def checked_network(
     return network, found
 
 
-def _conditions(model: Any, posterior: AdapterPosterior, *, merge: bool) -> str:
+def _conditions(model: Any, posterior: AdapterPosterior, *, merge: bool = True) -> str:
     """All that the outcome depends on besides the files."""
     # Builds of one version differ by the device, which is told by itself.
     packages = ("torch", "transformers", "peft")
