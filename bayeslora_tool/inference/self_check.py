@@ -25,8 +25,9 @@ from bayeslora_tool.inference.posterior import AdapterPosterior
 # Short, as loading waits for them, and of two lengths, so that one is padded.
 TEXTS = ("no", "so so")
 # How far of the way to the masks: a strong adapter is straight over a short way only, and over that
-# one rounding hides what a weak one does.
+# one rounding hides what a weak one does. Shorter yet where log-odds deviate by more than _STRONG.
 _PARTS = (0.03, 0.003)
+_STRONG = 10.0
 _DRAWS = range(1)
 _SLOPES = 0.1  # what a way that is not quite straight may leave
 
@@ -125,8 +126,9 @@ def _slopes(network: Network, texts: Sequence[Encoded], found: Linearized, size:
     label = found.passed.logits.argmax(dim=1).expand(len(_DRAWS), -1)
     here = log_odds(found.passed.probabilities.expand(len(_DRAWS), -1, -1), label)
     change = network.posterior.project(found.gradients, 0, _DRAWS)  # (T, B)
+    short = _STRONG / max(_STRONG, float(found.variance.max().sqrt()))
     off = float("inf")
-    for part in _PARTS:
+    for part in (short * part for part in _PARTS):
         least = found.variance.sqrt().clamp(min=3e-5 * size / part)
         ahead = log_odds(network.draw(texts, 0, _DRAWS, part), label)
         off = float(((change - (ahead - here) / part).abs() / least).max())

@@ -12,6 +12,7 @@ from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.artifacts.manifest import bundled_adapters, read_manifest
 from bayeslora_tool.inference import self_check
 from bayeslora_tool.inference.network import Network
+from tests.artifacts.test_plain_peft import save
 
 
 @pytest.fixture
@@ -79,12 +80,24 @@ def test_another_version_is_tried_anew_and_a_fault_in_it_found(
         BayesLoRAClassifier.from_pretrained(tiny_adapter, device="cpu")
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+def test_an_adapter_is_not_refused_for_its_strength(
+    rate: float, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    """Its log-odds deviate by hundreds, and bend within a hundredth of the way to the masks."""
+    folder = save(tmp_path / "strong", tiny_backbone)
+    clf = BayesLoRAClassifier.from_pretrained(folder, base=tiny_backbone, dropout=rate)
+    assert clf.network.linearize(clf.network.encoder.encode(["no"])).variance.sqrt() > 100
+    assert clf.self_check.slopes is not None
+    assert clf.self_check.slopes < 0.1
+
+
 @pytest.mark.parametrize("build", ["2.13.0", "2.13.0+cpu", "2.13.0+cu130"])
 def test_builds_of_one_version_are_alike(
     build: str, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_check, "version", lambda name: build)
-    under = self_check._conditions(tiny.network.model, tiny.posterior)
+    under = self_check._conditions(tiny.network.model, tiny.posterior, merge=True)
     assert under.startswith("torch 2.13.0, transformers 2.13.0, peft 2.13.0, c")
 
 
@@ -99,7 +112,7 @@ def test_the_bundled_adapters_are_as_recorded_under_the_versions_installed(
         f"recorded under {record.under}: try it anew (leave self_check out of bayeslora.json) and "
         f"write classifier.self_check there"
     )
-    monkeypatch.setattr(self_check, "_conditions", lambda *given: "elsewhere")
+    monkeypatch.setattr(self_check, "_conditions", lambda *given, **options: "elsewhere")
     found = BayesLoRAClassifier.from_pretrained(name, device="cpu").self_check
     assert found is not record
     assert found.slopes == pytest.approx(record.slopes, rel=0.2)
