@@ -13,6 +13,7 @@ no tokenizer, no task.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -65,6 +66,8 @@ def use_differentiable_kernels(model: nn.Module) -> None:
     Raises:
         ValueError: A weight has been packed for such a kernel already.
     """
+    # That it reads half precision it would say at every call.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")  # PEFT's layers pass on that of their base
         if not (hasattr(weight, "quant_state") or hasattr(weight, "has_fp16_weights")):
@@ -377,8 +380,7 @@ class _Linearized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), frozen = gradients, ctx.frozen
-        # A head that reads one token of each text leaves the others no gradient in the last layer.
-        used = vector_norm(gradient, dim=1).nonzero()[:, 0]  # any() is slower
+        used = _used(gradient)
         on = None
         if ctx.needs_input_grad[0]:
             if frozen.frozen is None:
@@ -388,7 +390,9 @@ class _Linearized(torch.autograd.Function):
         for part, h in zip(ctx.parts, ctx.saved_tensors, strict=True):
             layer, own = part.layer, gradient[part.rows]
             start, stop = part.rows.start, part.rows.stop
-            theirs = used[(start <= used) & (used < stop)] - start if len(ctx.parts) > 1 else used
+            theirs = used
+            if used is not None and len(ctx.parts) > 1:
+                theirs = used[(start <= used) & (used < stop)] - start
             by_rank = _product(own, theirs, layer.up)  # (N, r)
             rank = layer.posterior.placement == "rank"
             by_mask = (by_rank if rank else by_rank @ layer.down) * h
@@ -398,9 +402,20 @@ class _Linearized(torch.autograd.Function):
         return (None if on is None else on.to(ctx.dtype), *[None] * (2 + len(ctx.parts)))
 
 
-def _product(x: Tensor, used: Tensor, weight: Tensor) -> Tensor:
+def _used(gradient: Tensor) -> Tensor | None:
+    """The rows of a gradient (N, n) that are not 0, or None where most are not.
+
+    A head that reads one token of each text leaves the others no gradient in the last layer.
+    """
+    if gradient.device.type != "cpu":  # to count them, the processor would wait for the device
+        return None
+    used = vector_norm(gradient, dim=1).nonzero()[:, 0]  # any() is slower
+    return None if 2 * len(used) > len(gradient) else used
+
+
+def _product(x: Tensor, used: Tensor | None, weight: Tensor) -> Tensor:
     """``x @ weight``, where all rows of x (N, n) but the ``used`` ones are 0."""
-    if 2 * len(used) > len(x):
+    if used is None:
         return x @ weight
     y = x.new_zeros(len(x), weight.shape[1])
     y[used] = x[used] @ weight
