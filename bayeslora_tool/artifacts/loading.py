@@ -174,8 +174,13 @@ def load_adapter(
         ) from None
     source = tokenizer_folder(folder, base_folder)
     tokenizer = load_tokenizer(source, backbone.config)
-    if manifest is not None and manifest.pad_token_id is not None:
-        tokenizer.pad_token_id = manifest.pad_token_id
+    if manifest is not None and (pad := manifest.pad_token_id) is not None:
+        if pad >= len(tokenizer):
+            raise ValueError(
+                f"{folder / FILE_NAME}: `pad_token_id` (={pad}) is none of the {len(tokenizer)} "
+                f"tokens of the tokenizer in {source}; restore the file"
+            )
+        tokenizer.pad_token_id = pad
     if frozen is not None:
         frozen.share(model)
         tokenizer = frozen.tokenizer(source, tokenizer)

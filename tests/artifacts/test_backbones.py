@@ -322,6 +322,12 @@ class TestPadding:
             assert p.confidence == pytest.approx(q.confidence, abs=1e-6)
             assert p.variance == pytest.approx(q.variance, rel=1e-3)
 
+    def test_a_record_of_no_token_is_refused(self, adapter_copy: Path) -> None:
+        file = adapter_copy / "bayeslora.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token_id": 10**6}))
+        with pytest.raises(ValueError, match=r"`pad_token_id` \(=1000000\) is none of the 30522"):
+            load_adapter(adapter_copy, device="cpu")
+
     def test_training_pads_as_inference_does_whatever_the_tokenizer_would(
         self, tiny_files: Any, tmp_path: Path
     ) -> None:
