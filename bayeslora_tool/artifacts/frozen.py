@@ -17,7 +17,7 @@ class FrozenWeights:
 
     def __init__(self) -> None:
         self._kept: dict[str, nn.Parameter] = {}
-        self._tokenizers: dict[Path, PreTrainedTokenizerBase] = {}
+        self._tokenizers: dict[tuple[Path, int | None], PreTrainedTokenizerBase] = {}
 
     def share(self, model: nn.Module) -> None:
         """Give the model, in place, the tensors that are kept, and keep those that are not yet."""
@@ -31,5 +31,5 @@ class FrozenWeights:
                         module._parameters[key] = kept
 
     def tokenizer(self, folder: Path, own: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """The tokenizer of a folder that is kept, which it is from the first time on."""
-        return self._tokenizers.setdefault(folder, own)
+        """The tokenizer of a folder, and of a way to pad, kept from the first time on."""
+        return self._tokenizers.setdefault((folder, own.pad_token_id), own)

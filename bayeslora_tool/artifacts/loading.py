@@ -56,7 +56,9 @@ from bayeslora_tool.documents import read_document, shown
 from bayeslora_tool.text import check_label
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-_HEADS = ("classifier", "score")
+# Ends of transformers' classes with a head of the same names, for something else.
+_OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
+HEADS = ("classifier", "score")  # names of classification heads that PEFT knows, and saves
 
 
 class Source(TypedDict, total=False):
@@ -132,6 +134,8 @@ def load_adapter(
         base_folder, names, dtype=dtype, quantization_config=quantization_config
     )
     _check_exclusive(base_folder, folder)
+    if config.task_type is None:
+        _check_task(base_folder, folder)
     roots = whole_modules(backbone, new)
     embeddings = fit_embeddings(backbone, shapes)
     model = _add_adapter(backbone, config, folder)
@@ -170,6 +174,13 @@ def load_adapter(
         ) from None
     source = tokenizer_folder(folder, base_folder)
     tokenizer = load_tokenizer(source, backbone.config)
+    if manifest is not None and (pad := manifest.pad_token_id) is not None:
+        if pad >= len(tokenizer):
+            raise ValueError(
+                f"{folder / FILE_NAME}: `pad_token_id` (={pad}) is none of the {len(tokenizer)} "
+                f"tokens of the tokenizer in {source}; restore the file"
+            )
+        tokenizer.pad_token_id = pad
     if frozen is not None:
         frozen.share(model)
         tokenizer = frozen.tokenizer(source, tokenizer)
@@ -195,11 +206,13 @@ def load_with_new(
     """The backbone with a fresh head for ``labels``, from a local folder, safetensors only.
 
     Returns:
-        The model, and the names of its parameters that the folder does not hold: they are random.
+        The model, and the names of its parameters that the folder does not hold, or holds for
+        another number of classes: they are random.
 
     Raises:
-        ValueError: transformers cannot load it, or only with code from the folder; or the folder
-            lacks more than what a classifier puts on top of a backbone.
+        ValueError: transformers cannot load it, or only with code from the folder; the folder
+            lacks more than what a classifier puts on top of a backbone; or the model is one of
+            encoder and decoder, or has a head that no adapter would bring along.
     """
     model: PreTrainedModel
     try:
@@ -214,19 +227,22 @@ def load_with_new(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # of a head for other labels; see below
                 output_loading_info=True,
             )
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"backbone {folder} cannot be loaded: {shown(error)}; restore it from its source"
         ) from None
-    missing = found["missing_keys"]
+    _check_kind(model, folder)
+    missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     new = [name for name, _ in model.named_parameters() if name in missing]
     # Many are saved without a pooler, which belongs to the head; without the rest nothing is left.
     prefix = f"{model.base_model_prefix}."
     if own := [name for name in new if name.startswith(prefix) and "pooler" not in name.split(".")]:
         raise ValueError(
-            f"backbone {folder} lacks {len(own)} of its own weights {shown(own[:3])}; restore it "
+            f"backbone {folder} lacks {len(own)} of its own weights {shown(own[:3])}, or has them "
+            f"in other shapes; restore it "
             f"from its source, with a config.json of the same model"
         )
     return model, new
@@ -240,8 +256,23 @@ def _but_heads(config: QuantizationConfigMixin | None) -> QuantizationConfigMixi
     name = "llm_int8_skip_modules"  # as bitsandbytes has it, also for 4 bits
     if not hasattr(config, name):
         name = "modules_to_not_convert"
-    setattr(config, name, [*(getattr(config, name, None) or []), *_HEADS])
+    setattr(config, name, [*(getattr(config, name, None) or []), *HEADS])
     return config
+
+
+def _check_kind(model: PreTrainedModel, folder: Path) -> None:
+    name = type(model).__name__
+    remedy = "take a backbone that is one encoder or one decoder, such as RoBERTa or Qwen"
+    if model.config.is_encoder_decoder:
+        raise ValueError(
+            f"backbone {folder} is an encoder with a decoder: {name} reads each text twice, and "
+            f"has no hidden states of one pass to measure novelty by; {remedy}"
+        )
+    if not any(isinstance(getattr(model, head, None), nn.Module) for head in HEADS):
+        raise ValueError(
+            f"{name} of backbone {folder} has no head called {' or '.join(HEADS)}, so no adapter "
+            f"would bring one along; {remedy}"
+        )
 
 
 def whole_modules(model: nn.Module, parameters: Collection[str]) -> list[str]:
@@ -326,12 +357,13 @@ def _head_size(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> int:
     heads = [
         shape[0]
         for key, shape in sorted(shapes.items())
-        if "lora_" not in key and len(shape) == 2 and {*_HEADS} & {*key.split(".")}
+        if "lora_" not in key and len(shape) == 2 and {*HEADS} & {*key.split(".")}
     ]
     if not heads:
         raise ValueError(
             f"{folder} holds no trained classification head (classifier or score), so its labels "
-            f"would be random; save it with task_type='SEQ_CLS' or modules_to_save=['classifier']"
+            f"would be random; save it with task_type='SEQ_CLS' or modules_to_save=['classifier'], "
+            f"on a backbone whose head has such a name (BART's, T5's and XLNet's have not)"
         )
     return heads[-1]
 
@@ -422,6 +454,21 @@ def check_exclusive(problem_type: object, source: str) -> None:
             f"other, but the probabilities here are those of one label in several; an adapter "
             f"trained with problem_type='single_label_classification' is needed"
         )
+
+
+def _check_task(backbone: Path, adapter: Path) -> None:
+    """Of an adapter that names none: shapes and names of a head are alike for several tasks."""
+    for file in (folder / "config.json" for folder in (adapter, backbone)):
+        content = read_document(file) if file.is_file() else {}
+        names = content.get("architectures") if isinstance(content, dict) else None
+        for name in names if isinstance(names, list) else []:
+            if str(name).endswith(_OTHER_TASKS):
+                raise ValueError(
+                    f"{adapter / CONFIG_NAME} names no `task_type`, and {file} is of a model for "
+                    f"another task (={name!r:.80}) than text classification, so the head is likely "
+                    f"one for that; if it was trained to classify texts, write "
+                    f'"task_type": "SEQ_CLS" into {CONFIG_NAME}'
+                )
 
 
 def _check_keys(expected: Collection[str], found: Collection[str], folder: Path) -> None:

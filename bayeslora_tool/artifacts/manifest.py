@@ -185,6 +185,7 @@ class Manifest(_Part):
     backbone: BackboneRecord
     adapter_files: Annotated[dict[FileName, Sha256], Field(max_length=10)]
     posterior: PosteriorRecord
+    pad_token_id: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the tokenizer's
     golden_draws: Annotated[int, Field(ge=2, le=64)]
     golden: Annotated[tuple[Golden, ...], Field(min_length=1, max_length=100)]
     metrics: dict[str, Any]

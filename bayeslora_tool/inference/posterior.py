@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -154,10 +154,26 @@ class AdapterPosterior:
             yield
 
     @contextmanager
-    def training_noise(self, n_texts: int) -> Iterator[None]:
-        """Within the context, in one pass, each text gets fresh masks from torch's generator."""
-        with activate(_FreshNoise(self, n_texts)):
+    def training_noise(self, n_texts: int, common: Collection[str] = ()) -> Iterator[None]:
+        """Within the context, in one pass, each text gets fresh masks from torch's generator.
+
+        Args:
+            n_texts: Texts in the batch.
+            common: Layers whose mask all texts share, from :meth:`layers_in_common`.
+        """
+        with activate(_FreshNoise(self, n_texts, common)):
             yield
+
+    def layers_in_common(self, run: Callable[[int], object]) -> set[str]:
+        """Layers that receive something else than a row a text: their rows are nobody's.
+
+        Args:
+            run: Passes a batch of so many texts through the model, of three tokens or more.
+        """
+        seen = _Rows(self)
+        with activate(seen), torch.no_grad():
+            run(2)
+        return {module for module, rows in seen.rows.items() if rows != {2}}
 
     def project(self, gradients: Mapping[str, Tensor], seed: int, draws: range) -> Tensor:
         """What draws change to first order: ``sum_j (df/dm_j) (m_j - 1)``, (T, B).
@@ -234,26 +250,48 @@ class FixedDraws:
         return (h.reshape(t, -1, positions, n) * mask).reshape(h.shape)
 
 
-class _FreshNoise:
-    """New masks for each text (or token) of a training batch, in one pass."""
+class _Rows:
+    """No noise, but an eye on how many rows each layer receives in a pass."""
 
-    def __init__(self, posterior: AdapterPosterior, n_texts: int) -> None:
-        self.posterior, self.n_texts = posterior, n_texts
+    def __init__(self, posterior: AdapterPosterior) -> None:
+        self.posterior = posterior
+        self.rows: dict[str, set[int]] = {}
+
+    def perturb(self, module: str, h: Tensor) -> Tensor:
+        self.rows.setdefault(module, set()).add(h.shape[0])
+        return h
+
+
+class _FreshNoise:
+    """New masks for each text (or token) of a training batch, in one pass.
+
+    Under scope "sequence" a mask makes one weight matrix of the layer. Where the layer's rows are
+    those of no text (relative positions that all texts share, tokens of all texts in one row, or
+    tokens first and texts second), no row can have its text's matrix, so all texts share one. Each
+    text still meets a draw from the posterior that inference uses, and the gradient has the same
+    mean; it only varies more from step to step.
+    """
+
+    def __init__(
+        self, posterior: AdapterPosterior, n_texts: int, common: Collection[str] = ()
+    ) -> None:
+        self.posterior, self.n_texts, self.common = posterior, n_texts, common
         self._masks: dict[str, Tensor] = {}
 
     def perturb(self, module: str, h: Tensor) -> Tensor:
         rate, n = self.posterior.dropout, h.shape[-1]
         if self.posterior.scope == "token":
             return nn.functional.dropout(h, rate)
-        if h.shape[0] != self.n_texts:
+        rows = 1 if module in self.common else self.n_texts
+        if rows != 1 and h.shape[0] != rows:
             raise ValueError(
                 f"layer {module} receives {tuple(h.shape)}, where the first number should be "
-                f"{self.n_texts}, that of the texts, so no text can have a mask of its own; train "
-                f"with scope='token', or leave it out of target_modules"
+                f"{rows}, that of the texts, so no text can have a mask of its own; name it in "
+                f"`common`, see layers_in_common()"
             )
-        if module not in self._masks:  # (B, 1, n); each call of a module has the same weights
-            self._masks[module] = nn.functional.dropout(h.new_ones(self.n_texts, 1, n), rate)
-        return (h.reshape(self.n_texts, -1, n) * self._masks[module]).reshape(h.shape)
+        if module not in self._masks:  # (B or 1, 1, n); each call of it has the same weights
+            self._masks[module] = nn.functional.dropout(h.new_ones(rows, 1, n), rate)
+        return (h.reshape(rows, -1, n) * self._masks[module]).reshape(h.shape)
 
 
 def _linear_kinds() -> tuple[type[LoraLayer], ...]:

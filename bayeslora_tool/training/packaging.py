@@ -88,6 +88,8 @@ def package_adapter(
         posterior=PosteriorRecord(
             placement=recipe.placement, scope=recipe.scope, dropout=recipe.dropout
         ),
+        # Decoders find a text's last token by it, and a tokenizer may have none of its own.
+        pad_token_id=classifier.network.encoder.pad_id,
         golden_draws=golden_predictions.DRAWS,
         golden=golden_predictions.record_golden(classifier.predict),
         metrics=metrics | ({} if adopted else {"n_train": len(data.train)}),

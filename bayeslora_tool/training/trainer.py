@@ -32,6 +32,7 @@ from transformers import (
 
 from bayeslora_tool.artifacts.backbone import find_backbone
 from bayeslora_tool.artifacts.loading import (
+    HEADS,
     WEIGHTS_NAME,
     load_adapter,
     load_tokenizer,
@@ -106,7 +107,7 @@ def train_adapter(
     backbone, new = load_with_new(folder, data.labels)
     with quiet():
         model = get_peft_model(backbone, _lora_config(recipe, backbone, new))
-    _check_comes_back(model, folder, data.labels)
+    _check_comes_back(model, folder, data.labels, recipe)
     if start is not None:
         _copy_weights(start, model, folder, data.labels)
     posterior = AdapterPosterior(
@@ -115,7 +116,9 @@ def train_adapter(
     index = {label: i for i, label in enumerate(data.labels)}
 
     encoder = Encoder(tokenizer, min(recipe.max_tokens, longest_text(model, tokenizer)))
-    tokenizer.pad_token_id = model.config.pad_token_id = encoder.pad_id  # as at inference
+    # As at inference, whatever the tokenizer would do.
+    tokenizer.pad_token_id = model.config.pad_token_id = encoder.pad_id
+    tokenizer.padding_side = "right"
 
     def encode(examples: Sequence[LabelledText], what: str) -> list[dict[str, Any]]:
         encoded = []
@@ -170,8 +173,13 @@ def train_adapter(
             f"bayeslora_tool train ...`, or set CUDA_VISIBLE_DEVICES to one of them"
         )
     counts = torch.bincount(torch.tensor([row["labels"] for row in train]))
+    longest = max((row["input_ids"] for row in train), key=len)
+    ids = (longest * 3)[: max(3, len(longest))]
     trainer = _NoisyTrainer(
         posterior=posterior,
+        common=posterior.layers_in_common(
+            lambda n: model.eval()(input_ids=torch.tensor([ids] * n, device=model.device))
+        ),
         # As scikit-learn's "balanced": the mean weight of a text is 1.
         class_weights=len(train) / (len(counts) * counts) if recipe.balanced else None,
         head_learning_rate=recipe.head_learning_rate,
@@ -229,11 +237,12 @@ class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
         *,
         posterior: AdapterPosterior,
         head_learning_rate: float,
+        common: Collection[str] = (),
         class_weights: Tensor | None = None,
         **arguments: Any,
     ) -> None:
         self.posterior, self.head_learning_rate = posterior, head_learning_rate
-        self.class_weights = class_weights
+        self.common, self.class_weights = common, class_weights
         super().__init__(**arguments)
 
     def compute_loss(
@@ -242,7 +251,7 @@ class _NoisyTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
         if not model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
         model.eval()  # Trainer has just called train(), which would wake the backbone's dropout
-        with self.posterior.training_noise(len(inputs["labels"])):
+        with self.posterior.training_noise(len(inputs["labels"]), self.common):
             if self.class_weights is None:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             return self._weighted_loss(model, inputs, *args, **kwargs)
@@ -289,14 +298,16 @@ def _lora_config(recipe: Recipe, backbone: nn.Module, new: Collection[str]) -> L
         new: Names of its parameters that no file holds.
     """
     roots = whole_modules(backbone, new)
-    heads = ("classifier", "score")  # PEFT saves these by itself
+    # PEFT trains and saves whole whatever ends in one of these, DistilBERT's `pre_classifier`, too.
+    whole = (*HEADS, *roots)
+    within = [name for name, _ in backbone.named_modules() if name.endswith(whole)]
     inside = [
         name
         for name, _ in backbone.named_modules()
-        if name not in heads and any(f"{name}.".startswith(f"{root}.") for root in roots)
+        if any(f"{name}.".startswith(f"{module}.") for module in within)
     ]
     return LoraConfig(
-        modules_to_save=[root for root in roots if root not in heads] or None,
+        modules_to_save=[root for root in roots if root not in HEADS] or None,
         exclude_modules=inside or None,
         task_type=TaskType.SEQ_CLS,
         r=recipe.rank,
@@ -307,17 +318,32 @@ def _lora_config(recipe: Recipe, backbone: nn.Module, new: Collection[str]) -> L
     )
 
 
-def _check_comes_back(model: PeftModel, backbone: Path, labels: Sequence[str]) -> None:
-    """Save and load the adapter before it is trained: what fails now would fail after hours."""
+def _check_comes_back(
+    model: PeftModel, backbone: Path, labels: Sequence[str], recipe: Recipe
+) -> None:
+    """Save, load and try the adapter before it is trained: what fails now would fail after hours.
+
+    A new adapter changes nothing, so it is tried with random weights.
+    """
     # Loading draws random weights, and training is to draw what it drew before.
     with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
         with quiet():
             model.save_pretrained(folder, save_embedding_layers=False)
         try:
-            load_adapter(folder, base=backbone, labels=labels, device="cpu")
+            loaded = load_adapter(folder, base=backbone, labels=labels, device="cpu")
+            for name, parameter in loaded.model.named_parameters():
+                if "lora_B" in name:
+                    nn.init.normal_(parameter, std=0.02)
+            posterior = AdapterPosterior(
+                loaded.model,
+                placement=recipe.placement,
+                scope=recipe.scope,
+                dropout=recipe.dropout,
+            )
+            BayesLoRAClassifier(loaded.model, loaded.tokenizer, loaded.labels, posterior)
         except ValueError as error:
             raise ValueError(
-                f"an adapter of this recipe could not be loaded back: {error}"
+                f"an adapter of this recipe could not be used after training: {error}"
             ) from error
 
 

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.func import functional_call
+from transformers import AutoModelForSequenceClassification
 
 from bayeslora_tool.artifacts.loading import quiet
 from bayeslora_tool.artifacts.manifest import SelfCheck
@@ -22,72 +23,11 @@ from bayeslora_tool.inference.fused import Linearization
 from bayeslora_tool.inference.network import Network
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.inference.self_check import checked_network
+from tests.backbones import FAMILIES, settings_of
 
-pytestmark = pytest.mark.slow  # sixteen models, each tried in many ways
+pytestmark = pytest.mark.slow  # twenty-three models, each tried in many ways
 
 RATE = 0.2
-SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
-    "num_labels": 4,
-    "pad_token_id": 0,
-}
-SPECIAL = {"bos_token_id": 1, "eos_token_id": 2}
-GROUPED = SIZES | SPECIAL | {"num_key_value_heads": 2}
-
-
-def model(kind: str, **options: Any) -> Any:
-    """A sequence classifier of a kind that transformers has."""
-    torch.manual_seed(0)
-    config = getattr(hf, f"{kind}Config")(**options)
-    return getattr(hf, f"{kind}ForSequenceClassification")(config).eval()
-
-
-DEBERTA = SIZES | {
-    "relative_attention": True,
-    "pos_att_type": ["c2p", "p2c"],
-    "position_biased_input": False,
-    "pooler_hidden_size": 16,
-}
-MODELS: dict[str, Callable[[], Any]] = {
-    "bert": lambda: model("Bert", **SIZES),
-    "deberta-v2": lambda: model("DebertaV2", **DEBERTA, share_att_key=False),
-    "deberta-v3": lambda: model(
-        "DebertaV2", **DEBERTA, share_att_key=True, norm_rel_ebd="layer_norm", position_buckets=8
-    ),
-    "deberta": lambda: model("Deberta", **DEBERTA),
-    "longformer": lambda: model("Longformer", **SIZES, attention_window=8),
-    "albert": lambda: model("Albert", **SIZES, embedding_size=8),
-    "distilbert": lambda: model(
-        "DistilBert", vocab_size=50, dim=16, n_layers=3, n_heads=4, hidden_dim=24, num_labels=4,
-        max_position_embeddings=64,
-    ),
-    "roberta": lambda: model("Roberta", **SIZES),
-    "electra": lambda: model("Electra", **SIZES, embedding_size=8),
-    "mpnet": lambda: model("MPNet", **SIZES),
-    "modernbert": lambda: model(
-        "ModernBert", **SIZES, **SPECIAL, cls_token_id=1, sep_token_id=2,
-        global_attn_every_n_layers=2, local_attention=4,
-    ),
-    "gpt2": lambda: model(
-        "GPT2", vocab_size=50, n_embd=16, n_layer=3, n_head=4, n_positions=64, num_labels=4,
-        pad_token_id=0, **SPECIAL,
-    ),
-    "llama": lambda: model("Llama", **GROUPED),
-    "qwen2": lambda: model("Qwen2", **GROUPED),
-    "gemma": lambda: model("Gemma", **GROUPED, head_dim=4),
-    "opt": lambda: model(
-        "OPT", vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
-        ffn_dim=24, max_position_embeddings=64, word_embed_proj_dim=16, num_labels=4,
-        pad_token_id=0, **SPECIAL,
-    ),
-}  # fmt: skip
-# PEFT cannot have the layer before this head both adapted and trained whole.
-TARGETS = {"distilbert": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]}
 SCOPES = ["sequence", "token"]
 PLACEMENTS = ["rank", "input"]
 
@@ -95,10 +35,10 @@ PLACEMENTS = ["rank", "input"]
 class _Encoder:
     """What a network needs of one: a token id a word."""
 
-    pad_id = 0
+    pad_id = 1
 
     def encode(self, texts: Any) -> list[Encoded]:
-        return [text(i, *(3 + _number(w) % 47 for w in t.split())) for i, t in enumerate(texts)]
+        return [text(i, *(4 + _number(w) % 46 for w in t.split())) for i, t in enumerate(texts)]
 
     def tensors(self, batch: Any) -> tuple[Tensor, Tensor]:
         rows = [torch.tensor(text.ids) for text in batch]
@@ -111,7 +51,7 @@ def _number(word: str) -> int:
 
 
 def text(position: int, *ids: int) -> Encoded:
-    return Encoded(position, [1, *ids, 2], False, 0.0)
+    return Encoded(position, [0, *ids, 2], False, 0.0)
 
 
 BATCH = [
@@ -122,12 +62,17 @@ BATCH = [
 
 def adapted(kind: str, *, spread: float = 0.3) -> Any:
     """With LoRA of random weights on all its linear layers."""
+    torch.manual_seed(0)
+    config = settings_of(kind, 50)
+    config.num_labels, config.pad_token_id = 4, _Encoder.pad_id
     with quiet():
         peft = get_peft_model(
-            (MODELS | OTHERS)[kind](),
+            AutoModelForSequenceClassification.from_config(config),
             LoraConfig(
                 task_type="SEQ_CLS", r=3, lora_alpha=6, lora_dropout=RATE,
-                target_modules=TARGETS.get(kind, "all-linear"),
+                target_modules="all-linear",
+                # PEFT saves it whole as well, and can do but one.
+                exclude_modules=["pre_classifier"] if kind == "distilbert" else None,
             ),
         )  # fmt: skip
     torch.manual_seed(1)
@@ -143,19 +88,9 @@ def checked(kind: str, spread: float = 0.3, **noise: Any) -> tuple[Network, Self
     return checked_network(peft, posterior, _Encoder())  # type: ignore[arg-type]
 
 
-OTHERS = {
-    "bart": lambda: model(
-        "Bart", vocab_size=50, d_model=16, encoder_layers=2, decoder_layers=2, num_labels=4,
-        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=24,
-        decoder_ffn_dim=24, max_position_embeddings=64, pad_token_id=0, **SPECIAL,
-        decoder_start_token_id=2,
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_a_text_comes_out_the_same_in_any_company(kind: str, placement: str, scope: str) -> None:
     network, _ = checked(kind, placement=placement, scope=scope)
     passed, variance, gradients = network.linearize(BATCH, keep=True)
@@ -186,13 +121,12 @@ def weights(peft: Any, posterior: AdapterPosterior, masks: dict[str, Tensor]) ->
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_a_draw_is_one_weight_matrix_and_the_variance_is_autograds(
     kind: str, placement: Any
 ) -> None:
     """PEFT's own layers with the masks put into their weights, nothing hooked, nothing fused."""
     peft = adapted(kind).requires_grad_(False)
-    peft.config.pad_token_id = 0
     posterior = AdapterPosterior(peft, dropout=RATE, placement=placement)
     network, _ = checked(kind, placement=placement)
     drawn, found = network.draw(BATCH, 3, range(2)), network.linearize(BATCH)
@@ -218,43 +152,25 @@ def test_a_draw_is_one_weight_matrix_and_the_variance_is_autograds(
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_linearized_variance_is_that_of_draws_of_small_noise(kind: str, scope: Any) -> None:
     network, _ = checked(kind, spread=0.15, placement="input", scope=scope)
-    texts, n, part = BATCH[1:3], 200, 0.02
+    texts, n, part = BATCH[1:3], 200, 0.002  # some bend early
     found = network.linearize(texts)
     label = found.passed.logits.argmax(dim=1)
     drawn = log_odds(network.draw(texts, 0, range(n), part), label.expand(n, -1))
     torch.testing.assert_close(found.variance, drawn.var(dim=0) / part**2, rtol=0.35, atol=0)
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_draws_vary_as_under_the_dropout_that_peft_trains_with(kind: str) -> None:
-    """PEFT in train mode, but for the dropout of the backbone."""
-    network, _ = checked(kind, spread=0.15, placement="input", scope="token")
-    one, n = BATCH[2], 2000
-    label = network.deterministic([one]).logits.argmax(dim=1).expand(n)
-    peft = adapted(kind, spread=0.15)
-    peft.config.pad_token_id = 0
-    for name, module in peft.named_modules():
-        module.training = name.endswith("lora_dropout.default")
-    torch.manual_seed(5)
-    # What reads no text's rows would get one mask for all of a batch.
-    size = 1 if network.apart else 500
-    ids = torch.tensor([one.ids]).repeat(size, 1)
-    with torch.inference_mode():
-        passes = [peft(input_ids=ids).logits.double().softmax(-1) for _ in range(n // size)]
-    theirs = log_odds(torch.cat(passes), label)
-    ours = log_odds(network.draw([one], 0, range(n))[:, 0], label)
-    error = (ours.var() / n + theirs.var() / n).sqrt()
-    assert (ours.mean() - theirs.mean()).abs() < 4 * error
-    for quantiles in (torch.tensor([0.25, 0.75]), torch.tensor([0.1, 0.9])):
-        widths = (some.quantile(quantiles.double()).diff() for some in (ours, theirs))
-        torch.testing.assert_close(*widths, rtol=0.12, atol=0)
-
-
 def test_layers_that_read_no_rows_of_texts_are_found() -> None:
-    found = {kind for kind in MODELS if checked(kind)[1].apart}
+    """Here as in training, where all texts share their masks."""
+    found = {kind for kind in FAMILIES if checked(kind)[1].apart}
+    ids = torch.tensor([BATCH[2].ids])
+    for kind in FAMILIES:
+        peft = adapted(kind)
+        posterior = AdapterPosterior(peft, dropout=RATE)
+        common = posterior.layers_in_common(lambda n, run=peft: run(ids.repeat(n, 1)))  # type: ignore[misc]
+        assert bool(common) == (kind in found)
     assert found == {"deberta-v2", "deberta-v3", "deberta", "longformer", "opt"}
 
 
@@ -292,7 +208,7 @@ class TestRefusals:
     def test_a_layer_that_is_more_than_its_weight(self, monkeypatch: Any) -> None:
         """Merging reads weights: what is done in a forward of its own is lost."""
         forward = LoraLinear.forward
-        monkeypatch.setattr(LoraLinear, "forward", lambda *a, **k: forward(*a, **k) * 1.1)
+        monkeypatch.setattr(LoraLinear, "forward", lambda *a, **k: forward(*a, **k) * 2)
         with pytest.raises(ValueError, match=r"RobertaFor.*merged differ from those without"):
             checked("roberta")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -220,12 +221,42 @@ def test_refuses_rows_that_are_not_those_of_draws_and_texts(scope: Any, shape: A
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 4), (1, 6, 4)])
-def test_training_refuses_texts_that_cannot_have_masks_of_their_own(shape: Any) -> None:
+def test_training_gives_texts_one_mask_in_common_where_none_can_have_its_own(shape: Any) -> None:
+    """As a draw does: one weight matrix, W + s B diag(m) A, for all rows."""
     model = tiny_lora()
     posterior = AdapterPosterior(model, dropout=RATE)
     layer, x = model.base_model.model.inner, torch.randn(*shape)
-    with posterior.training_noise(3), pytest.raises(ValueError, match=r"inner .*scope='token'"):
+    with posterior.training_noise(3), pytest.raises(ValueError, match=r"inner .*layers_in_common"):
         layer(x)
+    (name,) = (name for name in posterior.widths if name.endswith("inner"))
+    with posterior.training_noise(3, {name}):
+        found = layer(x)
+    hidden, up = layer.lora_A.default(x), layer.lora_B.default.weight * layer.scaling["default"]
+    on = 1 / (1 - RATE)
+    possible = [
+        layer.base_layer(x) + hidden * torch.tensor(masks) @ up.T
+        for masks in product((0, on), repeat=hidden.shape[-1])
+    ]
+    assert sum(torch.allclose(found, one, atol=1e-5) for one in possible) == 1
+
+
+def test_layers_whose_rows_are_no_texts_are_found_by_what_they_receive() -> None:
+    model = tiny_lora()
+    posterior = AdapterPosterior(model, dropout=RATE)
+    layer = model.base_model.model.inner
+    shapes: dict[str, Any] = {
+        "texts": lambda n: [(n, 5, 4)],
+        "a row a token": lambda n: [(n * 5, 4)],
+        "tokens first": lambda n: [(5, n, 4)],
+        "also positions": lambda n: [(n, 5, 4), (1, 5, 4)],
+    }
+    found = {
+        kind: posterior.layers_in_common(lambda n, sizes=sizes: [  # type: ignore[misc]
+            layer(torch.randn(size)) for size in sizes(n)
+        ])
+        for kind, sizes in shapes.items()
+    }  # fmt: skip
+    assert {kind for kind, names in found.items() if names} == {*shapes} - {"texts"}
 
 
 def test_training_keeps_a_mask_over_the_calls_of_a_module() -> None:
