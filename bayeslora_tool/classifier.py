@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.frozen import FrozenWeights
-from bayeslora_tool.artifacts.in_memory import take_model
+from bayeslora_tool.artifacts.in_memory import take_model, weights_fingerprint
 from bayeslora_tool.artifacts.loading import Source, load_adapter
 from bayeslora_tool.artifacts.manifest import (
     Forecast,
@@ -112,6 +112,11 @@ class BayesLoRAClassifier:
         # What `adaptive` starts from; both are measured at calibration, and sureness is fitted.
         self.offset, self._forecast = sequential.UNMEASURED, forecast.UNMEASURED
         self.sureness: Sureness | None = None
+        if manifest is None:
+            self._adapter = weights_fingerprint(model)
+        else:
+            files = "".join(sorted(manifest.adapter_files.values()))
+            self._adapter = hashlib.sha256(files.encode()).hexdigest()[:12]
         self.max_tokens = longest_text(model, tokenizer)
         encoder = Encoder(tokenizer, self.max_tokens)
         recorded = manifest.self_check if manifest else None
@@ -202,10 +207,8 @@ class BayesLoRAClassifier:
         See ``Policy.calibrated_for``.
         """
         scoring, posterior = scoring or self.scoring, self.posterior
-        files = self.manifest.adapter_files if self.manifest else {"unverified": "unverified"}
-        digest = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()[:12]
         parts = [
-            f"adapter {digest}",
+            f"adapter {self._adapter}",
             f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}",
             f"temperature {self.temperature:.6g}",
             scoring.estimator,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bayeslora_tool.artifacts.loading import LoadedAdapter, check_exclusive, checked_labels
@@ -62,3 +65,17 @@ def take_model(
     names = checked_labels(labels, config.num_labels, name)
     check_vocabulary(tokenizer, base, f"given for {name}")
     return LoadedAdapter(model, tokenizer, names)
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Of what an adapter brought, where no manifest tells: the start of a SHA-256 of its tensors.
+
+    Args:
+        model: As PEFT has it, not fused.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if {"lora_A", "lora_B", "modules_to_save"} & {*name.split(".")}:
+            content = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(content.numpy().tobytes())
+    return digest.hexdigest()[:12]

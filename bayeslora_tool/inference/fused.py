@@ -201,7 +201,8 @@ class FusedLoraLinear(nn.Module):
 
     def add(self, y: Tensor, h: Tensor) -> Tensor:
         """``y + s B h``, in place."""
-        y.flatten(0, -2).addmm_(h.flatten(0, -2).to(y.dtype), self.up.T.to(y.dtype))
+        rows = y.view(-1, y.shape[-1])  # never a copy
+        rows.addmm_(h.flatten(0, -2).to(y.dtype), self.up.T.to(y.dtype))
         return y
 
 

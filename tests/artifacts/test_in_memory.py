@@ -49,6 +49,20 @@ def test_it_answers_as_from_its_folder(estimator: Any, folder: Path, tiny_backbo
         assert p.variance == pytest.approx(q.variance, rel=1e-3, nan_ok=True)
 
 
+def test_what_scored_a_text_tells_two_plain_adapters_apart(
+    folder: Path, tiny_backbone: Path
+) -> None:
+    tokenizer, lines = load_tokenizer(tiny_backbone), []
+    for part in ("", "lora_B", "classifier"):
+        model = held(folder, tiny_backbone)
+        for name, parameter in model.named_parameters():
+            if part and part in name and "original_module" not in name:
+                parameter.data.mul_(1.001)
+        taken = BayesLoRAClassifier.from_pretrained(model, tokenizer=tokenizer, labels=LABELS)
+        lines.append(taken.scored_by())
+    assert len({*lines}) == 3
+
+
 def test_its_labels_are_those_of_its_configuration(folder: Path, tiny_backbone: Path) -> None:
     model, tokenizer = held(folder, tiny_backbone), load_tokenizer(tiny_backbone)
     assert BayesLoRAClassifier.from_pretrained(model, tokenizer=tokenizer).labels == (
