@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,7 +30,7 @@ from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
-from bayeslora_tool.inference.network import Linearized, Pass
+from bayeslora_tool.inference.network import Linearized, Pass, precision_of
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
@@ -61,6 +60,13 @@ class LoadOptions(Source, total=False):
     """How an adapter is loaded, where that is not as it says; see ``from_pretrained``."""
 
     dropout: float | None
+
+
+class PresetOptions(LoadOptions, total=False):
+    """The same, and what only Python can say."""
+
+    quantization_config: QuantizationConfigMixin | None
+    frozen: FrozenWeights | None
 
 
 class BayesLoRAClassifier:
@@ -223,14 +229,8 @@ class BayesLoRAClassifier:
         if scoring.estimator == "adaptive":
             start = hashlib.sha256(repr((self.forecast, self.offset)).encode()).hexdigest()[:6]
             parts.append(f"error={scoring.error:g},{scoring.draw_error:g} start {start}")
-        dtype = next(self.network.model.parameters()).dtype
-        if dtype != torch.float32:
-            parts.append(str(dtype))
-        if self.network.quantized is not None:
-            how = json.dumps(self.network.quantized.to_dict(), sort_keys=True, default=str)
-            method = self.network.quantized.quant_method
-            parts.append(f"{method} {hashlib.sha256(how.encode()).hexdigest()[:6]}")
-        return ", ".join(parts)
+        precision = precision_of(self.network.model)
+        return ", ".join(parts if precision == "torch.float32" else [*parts, precision])
 
     @classmethod
     def from_pretrained(
@@ -330,20 +330,20 @@ class BayesLoRAClassifier:
         preset: Preset | str | Path,
         *,
         adapter: str | Path | None = None,
-        **loading: Unpack[LoadOptions],
+        **loading: Unpack[PresetOptions],
     ) -> Self:
         """The classifier that a preset's thresholds are for: its adapter, scoring, policy, acts.
 
         Args:
             preset: A bundled preset's name, a YAML file, or one that was read.
             adapter: Instead of the preset's.
-            **loading: ``base``, ``labels``, ``dropout``, ``device`` and ``dtype`` of
-                :meth:`from_pretrained`.
+            **loading: ``base``, ``labels``, ``dropout``, ``device``, ``dtype``,
+                ``quantization_config`` and ``frozen`` of :meth:`from_pretrained`.
 
         Raises:
             FileNotFoundError, ValueError: As ``load_preset`` and :meth:`from_pretrained`; or the
                 adapter does not know a label of the preset's acts; or the thresholds were
-                calibrated for another ``dropout`` or ``dtype``.
+                calibrated for another ``dropout``, ``dtype`` or quantization.
         """
         chosen = preset if isinstance(preset, Preset) else load_preset(preset)
         classifier = cls.from_pretrained(
@@ -352,7 +352,7 @@ class BayesLoRAClassifier:
         if chosen.acts is not None:
             classifier = classifier.for_acts(chosen.acts)
         mismatch = calibration_mismatch(chosen.policy, classifier.scored_by())
-        for name in ("dropout", "dtype"):
+        for name in ("dropout", "dtype", "quantization_config"):
             value = loading.get(name)
             if mismatch and value is not None:
                 raise ValueError(

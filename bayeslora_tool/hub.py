@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +18,10 @@ from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, batches, check_texts
 from bayeslora_tool.inference.mixed import MixedNetwork
 from bayeslora_tool.inference.network import Linearized, Pass
-from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring, load_preset
+from bayeslora_tool.policy import Estimator, Policy, Preset, Scoring
 from bayeslora_tool.prediction import Prediction
 from bayeslora_tool.quoting import brief
+from bayeslora_tool.workers import FreshLock
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class AdapterHub(Mapping[str, BayesLoRAClassifier]):
     Each is a :class:`BayesLoRAClassifier` like any other: it has its own labels, noise, calibration
     and policy, answers as it does alone, and may stand wherever a classifier does, in a gate or in
     one of its acts (``Act(labels, classifier=hub["refunds"])``). The adapters stay beside the
-    shared weights instead of in them, which costs a few percent of a pass.
+    shared weights instead of in them, which takes a little longer (``benchmarks/hub.py``).
 
     Thread-safe, like its classifiers.
 
@@ -69,7 +69,7 @@ class AdapterHub(Mapping[str, BayesLoRAClassifier]):
             "frozen": FrozenWeights(),
         }
         self._classifiers: dict[str, BayesLoRAClassifier] = {}
-        self._lock = Lock()
+        self._lock = FreshLock()
         self._mixed: tuple[frozenset[str], MixedNetwork | None] = (frozenset(), None)
         self._batcher: MicroBatcher[None, _Task, Prediction] = MicroBatcher(
             lambda _, tasks: self._score(tasks)
@@ -89,29 +89,36 @@ class AdapterHub(Mapping[str, BayesLoRAClassifier]):
             name: To find it by.
             adapter: Bundled name, folder, or hub id; None takes the preset's, else ``name``.
             preset: Takes scoring, policy and acts from there, see ``from_preset``.
-            options: Of :meth:`BayesLoRAClassifier.from_pretrained` (``labels``, ``dropout``, ...).
+            options: Of :meth:`BayesLoRAClassifier.from_pretrained` (``labels``, ``dropout``, ...),
+                but for those that all adapters have in common; with a preset, of ``from_preset``.
 
         Returns:
             The classifier, which is also ``hub[name]``.
 
         Raises:
-            FileNotFoundError, ValueError: As ``from_pretrained``, for an adapter that was trained
-                on another backbone, too; or the name is taken.
+            FileNotFoundError, ValueError: As ``from_pretrained`` and ``from_preset``; the name is
+                taken; or an adapter's manifest records another backbone.
+            TypeError: An option that all adapters have in common.
         """
-        if name in self._classifiers:
-            raise ValueError(f"`name` (={name!r}) is taken: there is an adapter of that name")
-        acts = None
-        if preset is not None:
-            chosen = preset if isinstance(preset, Preset) else load_preset(preset)
-            options = {"scoring": chosen.scoring, "policy": chosen.policy} | options
-            adapter, acts = adapter or chosen.adapter, chosen.acts
-        classifier = BayesLoRAClassifier.from_pretrained(adapter or name, **self._loading | options)
-        if acts is not None:
-            classifier = classifier.for_acts(acts)
+        if common := sorted(self._loading.keys() & options.keys()):
+            raise TypeError(
+                f"`{common[0]}` is the same for all adapters of a hub; give it to AdapterHub"
+            )
+        self._check_free(name)
+        how = self._loading | options
+        if preset is None:
+            classifier = BayesLoRAClassifier.from_pretrained(adapter or name, **how)
+        else:
+            classifier = BayesLoRAClassifier.from_preset(preset, adapter=adapter, **how)
         classifier.share_batches(lambda how, texts: self._submit(name, how, texts))
         with self._lock:
+            self._check_free(name)  # another thread may have been quicker
             self._classifiers = {**self._classifiers, name: classifier}
         return classifier
+
+    def _check_free(self, name: str) -> None:
+        if name in self._classifiers:
+            raise ValueError(f"`name` (={name!r}) is taken: there is an adapter of that name")
 
     def __getitem__(self, name: str) -> BayesLoRAClassifier:
         return self._classifiers[name]
@@ -180,7 +187,8 @@ class AdapterHub(Mapping[str, BayesLoRAClassifier]):
     ) -> list[_Task]:
         names = []
         for i, task in enumerate(tasks):
-            if isinstance(task, str) or len(task) != 2:
+            pair = isinstance(task, Sequence) and not isinstance(task, str) and len(task) == 2
+            if not (pair and isinstance(task[0], str)):
                 raise TypeError(f"tasks[{i}] (={brief(task)}) must be (adapter, text)")
             if task[0] not in self._classifiers:
                 raise ValueError(

@@ -42,6 +42,24 @@ def begin_anew_after_fork(owner: Forked) -> None:
     _forked.add(owner)
 
 
+class FreshLock:
+    """A lock that no forked child inherits as held: the thread that held it is not there."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        begin_anew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In the child."""
+        self._held = Lock()
+
+    def __enter__(self) -> None:
+        self._held.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._held.release()
+
+
 @contextmanager
 def stopped_at_exit() -> Iterator[None]:
     """Around what a daemon thread does: the end of the process stops it, and waits until it has.

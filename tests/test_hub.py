@@ -182,6 +182,30 @@ def test_threads_do_not_meet(bundled: AdapterHub) -> None:
         close(some, expected[i:] + expected[:i])
 
 
+def test_adapters_are_loaded_by_threads_as_by_one(tmp_path: Path) -> None:
+    """PEFT, which makes modules without memory for a while, would do so for all threads."""
+    base = save_backbone(tmp_path / "base", "bert")
+    folder, names = save_adapter(tmp_path, base, "bert", "two"), [*"abcdefgh"]
+    hub = AdapterHub(base)
+    with ThreadPoolExecutor(4) as pool:
+        taken = [*pool.map(lambda name: hub.add(name, folder), names)]
+    assert {*hub} == {*names}
+    assert not nn.Linear(2, 2).weight.is_meta
+    expected = taken[0].predict(TEXTS, estimator="linearized")
+    for name in names:
+        close(hub.predict([(name, text) for text in TEXTS], estimator="linearized"), expected)
+
+    def again(_: int) -> bool:
+        try:
+            hub.add("twice", folder)
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(again, range(2))) == [False, True]
+
+
 def test_an_adapter_added_later_joins_the_others(tmp_path: Path) -> None:
     base = save_backbone(tmp_path / "base", "bert")
     hub = AdapterHub(base)
@@ -224,11 +248,22 @@ class TestRefusals:
             bundled.add("other", tiny_adapter)
         assert "other" not in bundled
 
+    @pytest.mark.parametrize("name", ["base", "device", "dtype", "quantization_config", "frozen"])
+    def test_what_all_have_in_common(self, bundled: AdapterHub, name: str) -> None:
+        with pytest.raises(TypeError, match=f"`{name}` is the same for all adapters of a hub"):
+            bundled.add("own", "intents", **{name: None})
+
+    def test_another_noise_than_the_preset_was_calibrated_for(self, bundled: AdapterHub) -> None:
+        with pytest.raises(ValueError, match=r"with `dropout` \(=0.3\) all would escalate"):
+            bundled.add("loud", preset="sentiment", dropout=0.3)
+
     def test_a_name_that_nobody_has(self, bundled: AdapterHub) -> None:
         with pytest.raises(ValueError, match=r"tasks\[1\]: no adapter 'nobody' in this hub, which"):
             bundled.predict([("plain", "a film"), ("nobody", "a film")])
 
-    @pytest.mark.parametrize("task", ["a film", ("plain",), ("plain", "a", "film")])
+    @pytest.mark.parametrize(
+        "task", ["a film", 3, ("plain",), ("plain", "a", "film"), (["a"], "b")]
+    )
     def test_what_is_no_pair(self, bundled: AdapterHub, task: Any) -> None:
         with pytest.raises(TypeError, match=r"tasks\[0\] .* must be \(adapter, text\)"):
             bundled.predict([task])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -68,14 +69,18 @@ def take_model(
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """Of what an adapter brought, where no manifest tells: the start of a SHA-256 of its tensors.
+    """Of what an adapter brought, where no manifest tells: the start of a SHA-256 of all of it.
 
     Args:
         model: As PEFT has it, not fused.
     """
     digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            digest.update(repr((name, sorted(module.scaling.values()))).encode())
     for name, parameter in sorted(model.named_parameters()):
-        if {"lora_A", "lora_B", "modules_to_save"} & {*name.split(".")}:
+        # Biases are the adapter's too, where it trained them.
+        if {"lora_A", "lora_B", "modules_to_save", "bias"} & {*name.split(".")}:
             content = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(content.numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -54,6 +54,7 @@ from bayeslora_tool.artifacts.vocabulary import (
 )
 from bayeslora_tool.documents import read_document, shown
 from bayeslora_tool.text import check_label
+from bayeslora_tool.workers import FreshLock
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 # Ends of transformers' classes with a head of the same names, for something else.
@@ -116,7 +117,27 @@ def load_adapter(
         ValueError: A fingerprint differs, the head is missing, weights are not finite, keys do not
             fit the backbone, or ``labels`` do not fit the head.
     """
-    folder = find_adapter_folder(name_or_path, revision=revision, subfolder=subfolder)
+    with _ONE_AT_A_TIME:
+        return _load(
+            find_adapter_folder(name_or_path, revision=revision, subfolder=subfolder),
+            base, base_revision, labels, device, dtype, quantization_config, frozen,
+        )  # fmt: skip
+
+
+# PEFT changes how all modules of the process are made while it adds an adapter.
+_ONE_AT_A_TIME = FreshLock()
+
+
+def _load(
+    folder: Path,
+    base: str | Path | None,
+    base_revision: str | None,
+    labels: Sequence[str] | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    quantization_config: QuantizationConfigMixin | None,
+    frozen: FrozenWeights | None,
+) -> LoadedAdapter:
     manifest = read_manifest(folder)
     if manifest is not None:
         files = adapter_fingerprint(folder)

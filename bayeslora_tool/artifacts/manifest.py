@@ -161,7 +161,7 @@ class CalibrationRecord(_Part):
 class SelfCheck(_Part):
     """How far one way of computing lay from another, each a share of what is computed.
 
-    See ``inference/self_check.py``. Of a text alone against a batch, in logits and variance
+    See ``inference/self_check.py``. Of a text alone against a batch, in logits
     (``alone``); of logits with the adapter ``merged`` against PEFT's own layers; of derivatives
     against moved masks (``slopes``; None in half precision, which cannot tell). ``apart`` tells
     whether draws and texts may not share passes, ``seconds`` what it took, and ``under`` what of

@@ -84,7 +84,7 @@ def calibrate_adapter(
     if classifier.manifest is None:
         raise ValueError(
             "the adapter has no bayeslora.json, so a calibration could not be tied to its weights; "
-            "train it with `bayeslora train`"
+            "have `bayeslora adopt` write one, or train it with `bayeslora train`"
         )
     scoring = scoring or classifier.scoring
     if scoring.estimator == "deterministic":

@@ -12,9 +12,7 @@ from bayeslora_tool.cli.loading_options import (
     PANEL,
     BaseOption,
     DeviceOption,
-    DropoutOption,
     DtypeOption,
-    LabelsOption,
     load_options,
 )
 from bayeslora_tool.cli.terminal import err, friendly, out, progress
@@ -94,8 +92,6 @@ def calibrate(
     text_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     base: BaseOption = None,
-    labels: LabelsOption = None,
-    dropout: DropoutOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
 ) -> None:
@@ -128,14 +124,7 @@ def calibrate(
         goal = Goal(target_risk, delta, max_out_of_scope)
         asked = {"estimator": estimator, "n_draws": draws, "seed": seed}
         scoring = parse(Scoring, asked, source="options of calibrate")
-        how = load_options(base, labels, dropout, device, dtype)
-        for option, value in (("labels", labels), ("dropout", dropout), ("dtype", dtype)):
-            if value is not None:
-                raise ValueError(
-                    f"--{option} (={value!r}): a calibrated preset loads its adapter as "
-                    f"bayeslora.json says, so what is calibrated otherwise would let nothing "
-                    f"proceed; leave it out, or have `bayeslora adopt` record labels and noise"
-                )
+        how = load_options(base, None, None, device, dtype)
         columns = {"text_column": text_column, "label_column": label_column}
         files = _Files(data, train, out_of_scope or [], columns)
         if adapter is not None:

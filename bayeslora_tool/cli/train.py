@@ -82,5 +82,5 @@ def train(
     out.print(
         f"[green]saved[/] {output}: held-out accuracy {metrics['accuracy_deterministic']:.4f} in "
         f"one pass, {metrics['accuracy_monte_carlo']:.4f} by the mean of {metrics['n_draws']} "
-        f'draws. Next: bayeslora predict -a {folder} "some text"'
+        f"draws. Next: bayeslora calibrate -a {folder} -d more.tsv -o preset.yaml"
     )

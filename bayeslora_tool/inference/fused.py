@@ -66,8 +66,6 @@ def use_differentiable_kernels(model: nn.Module) -> None:
     Raises:
         ValueError: A weight has been packed for such a kernel already.
     """
-    # That it reads half precision it would say at every call.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")  # PEFT's layers pass on that of their base
         if not (hasattr(weight, "quant_state") or hasattr(weight, "has_fp16_weights")):
@@ -77,6 +75,8 @@ def use_differentiable_kernels(model: nn.Module) -> None:
                 f"layer {name} was run in eval mode, which packs its 4 bits for a kernel without "
                 f"derivatives; hand over a model that has not been run since it was loaded"
             )
+        # That it reads half precision it would say at every call.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         module.train()
 
 

@@ -100,7 +100,10 @@ class MixedNetwork:
         for name, mixed in self.linearize(batch).items():
             alone = self.networks[name].linearize(batch[name])
             near = 1e-3 if self.networks[name].exact else 0.1
-            pairs = [(mixed.passed.logits, alone.passed.logits), (mixed.variance, alone.variance)]
+            pairs = [
+                (mixed.variance, alone.variance),
+                *zip(mixed.passed, alone.passed, strict=True),
+            ]
             if not all(torch.allclose(a, b, rtol=near, atol=near**2) for a, b in pairs):
                 raise ValueError(
                     f"adapter {name!r} does not answer among the others as it does alone"
@@ -230,6 +233,10 @@ def _joined(models: Sequence[nn.Module]) -> Any:
         if name.startswith(tuple(f"{path}." for path in replaced)):
             continue
         each = [tree[name] for tree in trees if name in tree]
+        if all(one is module for one in each) and len(each) == len(models):
+            known[id(module)] = module  # quantized: it keeps more than its tensors
+            replaced.append(name)
+            continue
         if len(each) < len(models):
             raise ValueError(f"one adapter has a layer {name} that another lacks")
         if any(isinstance(one, FusedLoraLinear) for one in each):
@@ -247,7 +254,7 @@ def _joined(models: Sequence[nn.Module]) -> Any:
         replaced.append(name)
         if keep_head_input in module._forward_pre_hooks.values():
             known[id(module)].register_forward_pre_hook(keep_head_input)
-    return copy.deepcopy(models[0], known).eval()
+    return copy.deepcopy(models[0], known)
 
 
 def _one_weight(layers: Sequence[Any]) -> bool:
@@ -255,8 +262,9 @@ def _one_weight(layers: Sequence[Any]) -> bool:
         return False
 
     def kept(layer: Any) -> list[int | None]:
-        tensors = (layer.weight, layer.bias) if layer.weight is not None else (layer.frozen.weight,)
-        return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+        frozen = getattr(layer, "frozen", None)
+        tensors = (layer.weight, layer.bias)
+        return [id(frozen), *(None if tensor is None else tensor.data_ptr() for tensor in tensors)]
 
     return all(kept(layer) == kept(layers[0]) for layer in layers[1:])
 

@@ -6,6 +6,8 @@ Knows no text, no label name, no policy.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -118,14 +120,9 @@ class Network:
         begin_anew_after_fork(_THREADS)
 
     @property
-    def quantized(self) -> Any:
-        """How transformers quantized the backbone, None if not."""
-        return getattr(self.model.config, "quantization_config", None)
-
-    @property
     def exact(self) -> bool:
         """Whether it computes in float32 throughout, so that rounding is all that may differ."""
-        return self.quantized is None and next(self.model.parameters()).dtype == torch.float32
+        return precision_of(self.model) == "torch.float32"
 
     @property
     def device(self) -> torch.device:
@@ -225,6 +222,17 @@ class Network:
     def _forward(self, batch: Sequence[Encoded], *, copies: int) -> Any:
         ids, mask = self.encoder.tensors(batch)
         return _forward(self.model, ids.repeat(copies, 1), mask.repeat(copies, 1))
+
+
+def precision_of(model: Any) -> str:
+    """That of the backbone's products: a dtype of torch, and how transformers quantized them."""
+    dtype = str(next(model.parameters()).dtype)
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
+        return dtype
+    how = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    method = getattr(config.quant_method, "value", config.quant_method)
+    return f"{dtype} {method} {hashlib.sha256(how.encode()).hexdigest()[:6]}"
 
 
 def run_quick(quick: BertPass, ids: Sequence[Sequence[int]], *, features: bool) -> Raw:

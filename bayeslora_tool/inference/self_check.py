@@ -19,7 +19,7 @@ from bayeslora_tool.artifacts.manifest import SelfCheck
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import use_differentiable_kernels
-from bayeslora_tool.inference.network import Linearized, Network
+from bayeslora_tool.inference.network import Linearized, Network, precision_of
 from bayeslora_tool.inference.posterior import AdapterPosterior
 
 # Short, as loading waits for them, and of two lengths, so that one is padded.
@@ -27,6 +27,7 @@ TEXTS = ("no", "so so")
 # How far of the way to the masks: a strong adapter is straight over a short way only, and over that
 # one rounding hides what a weak one does. Shorter yet where log-odds deviate by more than _STRONG.
 _PARTS = (0.03, 0.003)
+_SHORTEST = 0.0003  # where log-odds deviate enough to show beside rounding even so
 _STRONG = 10.0
 _DRAWS = range(1)
 _SLOPES = 0.1  # what a way that is not quite straight may leave
@@ -89,12 +90,10 @@ def _conditions(model: Any, posterior: AdapterPosterior, *, merge: bool = True) 
     # Builds of one version differ by the device, which is told by itself.
     packages = ("torch", "transformers", "peft")
     versions = (f"{name} {version(name).partition('+')[0]}" for name in packages)
-    parameter = next(model.parameters())
-    quantized = getattr(model.config, "quantization_config", None)
-    dtype = str(parameter.dtype) if quantized is None else f"quantized {quantized.quant_method}"
+    device = next(model.parameters()).device.type
     noise = f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}"
     way = [] if merge else ["not merged"]
-    return ", ".join([*versions, parameter.device.type, dtype, noise, *way])
+    return ", ".join([*versions, device, precision_of(model), noise, *way])
 
 
 def _as_it_is(
@@ -129,8 +128,12 @@ def _slopes(network: Network, texts: Sequence[Encoded], found: Linearized, size:
     change = network.posterior.project(found.gradients, 0, _DRAWS)  # (T, B)
     short = _STRONG / max(_STRONG, float(found.variance.max().sqrt()))
     off = float("inf")
-    for part in (short * part for part in _PARTS):
-        least = found.variance.sqrt().clamp(min=3e-5 * size / part)
+    deviation = found.variance.sqrt()
+    for part in (short * part for part in (*_PARTS, _SHORTEST)):
+        rounding = 3e-5 * size / part
+        if part < short * _PARTS[-1] and rounding > float(deviation.min()):
+            break  # a way so short would hide a fault
+        least = deviation.clamp(min=rounding)
         ahead = log_odds(network.draw(texts, 0, _DRAWS, part), label)
         off = float(((change - (ahead - here) / part).abs() / least).max())
         if not off <= _SLOPES:  # the way bends; its chord about here does less

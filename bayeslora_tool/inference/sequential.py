@@ -273,7 +273,8 @@ def measured_offset(probabilities: Tensor, found: Regression) -> Offset:
         :data:`UNMEASURED` if fewer than 30 texts keep their likeliest label.
     """
     label = probabilities.argmax(dim=1)
-    same = found.label == label
+    # A text without any variance has nothing to be off by.
+    same = (found.label == label) & (found.known > 0) & (found.variance > 0)
     if same.sum() < 30:
         return UNMEASURED
     deviation = found.known.sqrt()

@@ -65,6 +65,8 @@ class Grams(Mapping[str, int]):
 
     def of(self, runs: NDArray[np.str_]) -> NDArray[np.int32]:
         """The counts of many runs; 0 of one that never came."""
+        if not len(self):
+            return np.zeros(runs.shape, dtype=np.int32)
         places = np.searchsorted(self.runs, runs).clip(max=len(self.runs) - 1)
         found: NDArray[np.int32] = self.counts[places] * (self.runs[places] == runs)
         return found
@@ -198,7 +200,7 @@ class Wording:
             len(grams) == len(counts)
             and all(a < b for a, b in pairwise(grams))
             and all(1 <= len(gram) <= ORDER for gram in grams)
-            and all(n > 0 for n in counts)
+            and all(0 < n < 2**31 for n in counts)
             and 0 < usual < most
             and held_out[0] >= 0
             and (held_out[1:] >= held_out[:-1]).all()

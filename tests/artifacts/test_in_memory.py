@@ -53,14 +53,17 @@ def test_what_scored_a_text_tells_two_plain_adapters_apart(
     folder: Path, tiny_backbone: Path
 ) -> None:
     tokenizer, lines = load_tokenizer(tiny_backbone), []
-    for part in ("", "lora_B", "classifier"):
+    for part in ("", "lora_B", "classifier", "scaling"):
         model = held(folder, tiny_backbone)
+        for module in model.modules():
+            if part == "scaling" and isinstance(module, LoraLayer):
+                module.scaling["default"] *= 2
         for name, parameter in model.named_parameters():
             if part and part in name and "original_module" not in name:
                 parameter.data.mul_(1.001)
         taken = BayesLoRAClassifier.from_pretrained(model, tokenizer=tokenizer, labels=LABELS)
         lines.append(taken.scored_by())
-    assert len({*lines}) == 3
+    assert len({*lines}) == 4
 
 
 def test_its_labels_are_those_of_its_configuration(folder: Path, tiny_backbone: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from bayeslora_tool.policy import load_preset
 from bayeslora_tool.serving.lazy_classifier import LazyClassifier
 from tests.artifacts.test_plain_peft import save
-from tests.conftest import failed
+from tests.conftest import THINGS, WORDS, failed
 
 TEXT = "a good, fine, lovely film"
 # Each with what else it needs to come so far.
@@ -26,6 +26,9 @@ COMMANDS: dict[str, list[str]] = {
     "simulate": ["none.tsv"],
     "serve-mcp": [],
 }
+ALL = ("--base", "--labels", "--dropout", "--device", "--dtype")
+# Labels and noise are what `adopt` recorded, or a promise would be tied to nothing.
+KNOWN = {"calibrate": ("--base", "--device", "--dtype")}
 
 
 @pytest.fixture
@@ -66,15 +69,16 @@ def test_a_plain_adapter_is_scored_as_the_options_say(
 def test_each_command_knows_them_and_says_what_may_stand_there(
     command: str, option: str, value: str, message: str, run: Any
 ) -> None:
-    assert failed(run(command, *COMMANDS[command], option, value), message)
+    if option in KNOWN.get(command, ALL):
+        assert failed(run(command, *COMMANDS[command], option, value), message)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_them_in_a_panel_of_their_own(command: str, run: Any) -> None:
     said = run(command, "--help", env={"COLUMNS": "120"}).stdout
     before, panel = said.split("─ Adapter ─", 1)
-    for option in ("--base", "--labels", "--dropout", "--device", "--dtype"):
-        assert option in panel
+    for option in ALL:
+        assert (f"{option} " in panel) == (option in KNOWN.get(command, ALL))
         assert f"│ {option}" not in before
 
 
@@ -111,20 +115,24 @@ class TestCalibratedThresholds:
     def test_the_labels_of_a_manifest_stand(self, run: Any) -> None:
         assert failed(run("predict", TEXT, "--labels", "a,b"), "`labels` differ from those of")
 
-    @pytest.mark.parametrize(
-        ("option", "value"), [("--dropout", "0.2"), ("--dtype", "float16"), ("--labels", "a,b")]
-    )
-    def test_none_are_chosen_for_what_its_preset_would_not_load(
-        self, option: str, value: str, tiny_files: Any, tmp_path: Path, run: Any
+    def test_what_is_calibrated_in_one_precision_holds_in_it_alone(
+        self, adapter_copy: Path, tmp_path: Path, run: Any
     ) -> None:
+        texts, preset = tmp_path / "texts.tsv", str(tmp_path / "p.yaml")
+        rows = [f"{WORDS[label].format(t)} {i}\t{label}" for i in range(20)
+                for t in THINGS for label in WORDS]  # fmt: skip
+        texts.write_text("\n".join(["text\tlabel", *rows]) + "\n")
         said = run(
-            "calibrate", "-a", "sentiment", "-d", str(tiny_files[1]),
-            "-o", str(tmp_path / "p.yaml"),
-            option, value,
+            "calibrate", "-a", str(adapter_copy), "-d", str(texts), "-o", preset,
+            "--estimator", "linearized", "--target-risk", "0.2", "--dtype", "bfloat16",
         )  # fmt: skip
-        assert failed(said, f"{option} (='{value}')") or failed(said, f"{option} (={value})")
-        assert "bayeslora.json says" in said.stderr
-        assert not (tmp_path / "p.yaml").exists()
+        assert said.exit_code == 0, said.output
+        same = run("predict", "-p", preset, TEXT, "--dtype", "bfloat16", "--jsonl")
+        assert same.exit_code == 0, same.output
+        assert "calibrated for" not in json.loads(same.stdout)["reason"]
+        assert failed(
+            run("predict", "-p", preset, TEXT, "--dtype", "float32"), "all would escalate"
+        )
 
 
 def test_bench_compares_precisions_itself(tmp_path: Path, run: Any) -> None:

@@ -274,7 +274,20 @@ class TestAdaptive:
             torch.from_numpy(deviation**2),
         )
         p0 = torch.sigmoid(plain)
-        offset = sequential.measured_offset(torch.stack([p0, 1 - p0], dim=1), found)
+        rows = torch.stack([p0, 1 - p0], dim=1)
+        offset = sequential.measured_offset(rows, found)
+        # Texts that the adapter maps to nothing do not vary, and change nothing.
+        some = estimators.regress(
+            torch.from_numpy(np.stack([p, 1 - p], axis=-1))[:, :40]
+            .mean(0, keepdim=True)
+            .repeat(n_draws, 1, 1),
+            torch.zeros(n_draws, 40, dtype=torch.float64),
+            torch.zeros(40, dtype=torch.float64),
+        )
+        both = estimators.Regression(
+            *(torch.cat(part, dim=-1) for part in zip(found, some, strict=True))
+        )
+        assert sequential.measured_offset(torch.cat([rows, rows[:40]]), both) == offset
         np.testing.assert_allclose(offset.location, (-0.5, 0.8), atol=0.05)
         np.testing.assert_allclose(offset.log_variance, (0.3, -0.4), atol=0.05)
         assert math.isclose(offset.location_sd, 0.2, abs_tol=0.02)

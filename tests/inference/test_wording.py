@@ -61,6 +61,11 @@ def test_a_text_without_words_is_not_foreign(fitted: Wording, text: str) -> None
     assert fitted.percentile(text) == 0
 
 
+def test_a_text_is_most_foreign_where_training_had_no_words() -> None:
+    fitted = fit_wording(["123", "!?"], HELD_OUT)
+    assert fitted.stretch("please") == fitted.stretch("esaelp")
+
+
 def test_case_apostrophes_and_punctuation_do_not_count(fitted: Wording) -> None:
     assert fitted.stretch("CLOSE my c'ard!!") == fitted.stretch("close my card")
 
