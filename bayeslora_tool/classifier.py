@@ -28,12 +28,14 @@ from bayeslora_tool.artifacts.manifest import (
 )
 from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
+from bayeslora_tool.inference.choices import ChoiceHead
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
-from bayeslora_tool.inference.network import Linearized, Pass, precision_of
+from bayeslora_tool.inference.network import Head, Linearized, Pass, Reader, precision_of
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
+from bayeslora_tool.inference.prompts import Choices, Prompts
 from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
@@ -77,7 +79,7 @@ class BayesLoRAClassifier:
     of what it is given.
 
     Args:
-        model: PEFT sequence classifier; fused in place (see ``fused.py``).
+        model: PEFT sequence classifier, or language model; fused in place (see ``fused.py``).
         tokenizer: Of the backbone.
         labels: Class names, in the order of the logits.
         posterior: Attached to ``model``.
@@ -86,6 +88,7 @@ class BayesLoRAClassifier:
         manifest: The adapter's ``bayeslora.json``, if it has one.
         novelty: Distances to its training set, if they were fitted.
         neighbours: Its training texts to compare with, likewise.
+        choices: Between which a language model chooses, one a label; None: it is a classifier.
         merge: Whether the adapter is merged into the backbone's weights; not if others share them.
 
     Attributes:
@@ -107,6 +110,7 @@ class BayesLoRAClassifier:
         manifest: Manifest | None = None,
         novelty: Novelty | None = None,
         neighbours: Neighbours | None = None,
+        choices: Choices | None = None,
         merge: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
@@ -124,14 +128,21 @@ class BayesLoRAClassifier:
             files = "".join(sorted(manifest.adapter_files.values()))
             self._adapter = hashlib.sha256(files.encode()).hexdigest()[:12]
         self.max_tokens = longest_text(model, tokenizer)
-        encoder = Encoder(tokenizer, self.max_tokens)
+        self.choices = choices
+        encoder, head = self._reading()
         recorded = manifest.self_check if manifest else None
         self.network, self.self_check = checked_network(
-            model, posterior, encoder, recorded, merge=merge
+            model, posterior, encoder, recorded, head=head, merge=merge
         )
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._submit: _Submit = self._new_batcher().submit
+
+    def _reading(self) -> tuple[Reader, Head | None]:
+        if self.choices is None:
+            return Encoder(self.tokenizer, self.max_tokens), None
+        prompts = Prompts(self.tokenizer, self.max_tokens, self.choices)
+        return prompts, ChoiceHead(prompts.tree, length_normalized=self.choices.length_normalized)
 
     def share_batches(self, submit: _Submit) -> None:
         """Have :meth:`apredict` hand its texts to another batcher, which scores for several."""
@@ -219,6 +230,8 @@ class BayesLoRAClassifier:
             f"temperature {self.temperature:.6g}",
             scoring.estimator,
         ]
+        if self.choices is not None:
+            parts.append(f"choices {self.choices.fingerprint}")
         if self.acts_fingerprint is not None:
             parts.append(f"acts {self.acts_fingerprint}")
         if self.sureness is not None:
@@ -246,6 +259,9 @@ class BayesLoRAClassifier:
         scope: Scope | None = None,
         dropout: float | None = None,
         labels: Sequence[str] | None = None,
+        choices: Mapping[str, str] | None = None,
+        template: str | None = None,
+        length_normalized: bool = False,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         quantization_config: QuantizationConfigMixin | None = None,
@@ -256,8 +272,8 @@ class BayesLoRAClassifier:
         """Load a bundled adapter, a folder, or a hub repository, and verify it; or take a model.
 
         Args:
-            adapter: ``"sentiment"``, ``"intents"``, a folder, or a hub id; or a PEFT sequence
-                classifier in memory, which is fused in place: it serves inference from here on, and
+            adapter: ``"sentiment"``, ``"intents"``, a folder, or a hub id; or a PEFT model in
+                memory, which is fused in place: it serves inference from here on, and
                 PEFT can no longer save its adapter.
             tokenizer: Of a model in memory.
             revision: Commit, tag or branch of a hub id.
@@ -269,6 +285,12 @@ class BayesLoRAClassifier:
             scope: As ``placement`` (plain PEFT adapter: ``"token"``).
             dropout: Override the recorded rate, in (0, 1).
             labels: Class names for a plain PEFT adapter, in the order of the logits.
+            choices: Makes a causal language model a classifier: by label, what it writes behind
+                the prompt for it, such as ``{"refund": " refund"}``, in tokens as many as it takes.
+                The logit of a label is the log-probability of its tokens.
+            template: The prompt, with ``{text}`` once, as the adapter was trained with it.
+            length_normalized: Whether a choice's log-probability is divided by the number of its
+                tokens.
             device: None takes CUDA where there is one.
             dtype: Of the frozen backbone, for example ``torch.bfloat16``; None is float32. A model
                 in memory keeps its own, and stays where it is.
@@ -289,15 +311,20 @@ class BayesLoRAClassifier:
             "base_revision": base_revision, "device": device, "dtype": dtype,
             "quantization_config": quantization_config, "frozen": frozen,
         }  # fmt: skip
+        asked = _asked(choices, template, length_normalized=length_normalized)
+        if asked is not None:
+            if labels is not None:
+                raise ValueError("`labels` are those of `choices`; leave labels= out")
+            labels = [*asked.verbalizers]
         if isinstance(adapter, str | Path):
             if tokenizer is not None:
                 raise ValueError(
                     "`tokenizer` is for a model in memory; leave it out: that of an adapter on "
                     "disk lies beside it or its backbone"
                 )
-            loaded = load_adapter(adapter, labels=labels, **on_disk)
+            loaded = load_adapter(adapter, labels=labels, causal=asked is not None, **on_disk)
         else:
-            loaded = take_model(adapter, tokenizer, labels)
+            loaded = take_model(adapter, tokenizer, labels, causal=asked is not None)
             if given := [name for name, value in on_disk.items() if value is not None]:
                 raise ValueError(
                     f"`{given[0]}` is for an adapter on disk; leave it out: a model in memory is "
@@ -318,6 +345,7 @@ class BayesLoRAClassifier:
             scoring=scoring,
             policy=policy,
             manifest=loaded.manifest,
+            choices=asked,
             merge=frozen is None,
         )
         if loaded.folder is not None:
@@ -589,3 +617,19 @@ class BayesLoRAClassifier:
                 strict=True,
             )
         ]
+
+
+def _asked(
+    choices: Mapping[str, str] | None, template: str | None, *, length_normalized: bool
+) -> Choices | None:
+    if choices is None:
+        given = {"template": template is not None, "length_normalized": length_normalized}
+        if named := [name for name, there in given.items() if there]:
+            raise ValueError(f"`{named[0]}` is for a language model; name its `choices` too")
+        return None
+    if template is None:
+        raise ValueError(
+            "`choices` need the `template` that the adapter was trained with, such as "
+            "'{text}\\nAnswer:'"
+        )
+    return Choices(choices, template, length_normalized)

@@ -1,4 +1,4 @@
-"""``adapter_config.json``, read by ourselves: plain LoRA for a text classifier, and nothing else.
+"""``adapter_config.json``, read by ourselves: plain LoRA for texts, and nothing else.
 
 PEFT does whatever its configuration says: it imports modules by name, repeats layers, decomposes
 weights, and matches regular expressions that can run for ever. So it never sees the file: what is
@@ -32,8 +32,13 @@ Alpha = Annotated[float, Field(gt=0, le=1e6)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
 Names = Annotated[list[Name], Field(max_length=2000)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
+Task = Literal["SEQ_CLS", "CAUSAL_LM"]
 Layer = Annotated[int, Field(ge=0, lt=10_000)]
 
+# Ends of the classes of classifiers and of language models.
+CLASS_ENDS: Mapping[bool, tuple[str, ...]] = {
+    False: ("ForSequenceClassification",), True: ("ForCausalLM", "LMHeadModel"),
+}  # fmt: skip
 # PEFT writes these, and nothing that happens after training depends on them.
 _WITHOUT_EFFECT = ("auto_mapping", "eva_config", "inference_mode", "peft_version")
 # What PEFT writes where nobody asked for it; of any other key it is null, false or empty.
@@ -53,7 +58,7 @@ class AdapterConfig(pydantic.BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     peft_type: Literal["LORA"]
-    task_type: Literal["SEQ_CLS"] | None = None
+    task_type: Task | None = None
     base_model_name_or_path: HubName | None = None
     revision: Revision | None = None
     r: Rank
@@ -96,12 +101,16 @@ class AdapterConfig(pydantic.BaseModel):
         return sorted(_matching(key, value, modules))
 
 
-def read_adapter_config(folder: Path) -> AdapterConfig:
+def read_adapter_config(folder: Path, *, causal: bool = False) -> AdapterConfig:
     """Read and check ``adapter_config.json``.
+
+    Args:
+        folder: That holds it.
+        causal: Whether it should be that of a language model rather than of a classifier.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not JSON, a setting that is not plain LoRA for a text classifier, or a value out
+        ValueError: Not JSON, a setting that is not plain LoRA for such a model, or a value out
             of range.
     """
     path = folder / FILE_NAME
@@ -109,18 +118,16 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if isinstance(content, dict):
         known = AdapterConfig.model_fields.keys()
         check_method(content, str(path))
-        if content.get("task_type") not in (None, "SEQ_CLS"):
-            raise ValueError(
-                f"{path}: `task_type` (={content['task_type']!r:.80}) is another task than text "
-                f"classification; an adapter trained with task_type='SEQ_CLS' is needed"
-            )
+        check_task(content.get("task_type"), str(path), causal=causal)
         # PEFT writes it where no task was named.
         mapping = content.get("auto_mapping")
         trained = str(mapping.get("base_model_class")) if isinstance(mapping, dict) else ""
-        if "For" in trained and not trained.endswith("ForSequenceClassification"):
+        wanted = CLASS_ENDS[causal]
+        if "For" in trained and not trained.endswith(wanted):
             raise ValueError(
                 f"{path}: `base_model_class` (={trained!r:.80}) has another task than text "
-                f"classification; an adapter of a model for sequence classification is needed"
+                f"classification{' by choices' if causal else ''}; an adapter of a model whose "
+                f"class ends in {wanted[0]} is needed"
             )
         start = content.get("init_lora_weights")
         if isinstance(start, str) and start not in _STARTS:
@@ -138,6 +145,38 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
                 )
         content = {key: value for key, value in content.items() if key in known}
     return parse(AdapterConfig, content, source=str(path), strict=True)
+
+
+def check_task(task: object, source: str, *, causal: bool) -> None:
+    """See that an adapter does what is asked of it.
+
+    Args:
+        task: Its ``task_type``; one that is not named is told by other signs.
+        source: For the message.
+        causal: As for :func:`read_adapter_config`.
+
+    Raises:
+        ValueError: It has another task.
+    """
+    if task is None or task == ("CAUSAL_LM" if causal else "SEQ_CLS"):
+        return
+    found = f"{source}: `task_type` (={task!r:.80})"
+    if task == "CAUSAL_LM":
+        raise ValueError(
+            f"{found} is that of a language model, which has no labels but what it writes; name "
+            f"them, choices={{'refund': ' refund', ...}}, with template= as it was trained (or "
+            f"take an adapter trained with task_type='SEQ_CLS')"
+        )
+    if task == "SEQ_CLS":
+        raise ValueError(
+            f"{found} is that of a classifier, which has labels of its own; leave choices= and "
+            f"template= out"
+        )
+    wanted = "CAUSAL_LM" if causal else "SEQ_CLS"
+    raise ValueError(
+        f"{found} is another task than text classification; an adapter trained with "
+        f"task_type={wanted!r} is needed"
+    )
 
 
 def _matching(key: str, pattern: str, modules: Collection[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from peft import PeftModel
@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bayeslora_tool.artifacts.adapter_config import CLASS_ENDS, Task, check_task
 from bayeslora_tool.artifacts.loading import LoadedAdapter, check_exclusive, checked_labels
 from bayeslora_tool.artifacts.other_methods import check_method
 from bayeslora_tool.artifacts.vocabulary import check_vocabulary
@@ -21,16 +22,19 @@ def take_model(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase | None,
     labels: Sequence[str] | None = None,
+    *,
+    causal: bool = False,
 ) -> LoadedAdapter:
     """Check a PEFT model in memory, and name what it answers.
 
     Whether its adapter is merged, switched off, or one of several, ``AdapterPosterior`` says.
 
     Args:
-        model: With one active LoRA adapter and a trained classification head.
+        model: With one active LoRA adapter and, unless causal, a trained classification head.
         tokenizer: It was trained with.
         labels: Names of the classes, in the order of the head; None takes those of its
             configuration.
+        causal: Whether it is a language model, and ``labels`` are its choices.
 
     Raises:
         TypeError: Something else than a PEFT model or a tokenizer.
@@ -53,17 +57,25 @@ def take_model(
     kind, task = settings.peft_type, settings.task_type
     check_method({"peft_type": getattr(kind, "value", kind)}, f"adapter {model.active_adapter!r}")
     task = getattr(task, "value", task)
-    if task not in (None, "SEQ_CLS") or not name.endswith("ForSequenceClassification"):
+    if not causal and name.endswith(CLASS_ENDS[True]):
+        task = "CAUSAL_LM"
+    if task in get_args(Task):
+        check_task(task, name, causal=causal)
+    if task not in (None, *get_args(Task)) or not name.endswith(CLASS_ENDS[causal]):
+        needed = "AutoModelForCausalLM" if causal else "AutoModelForSequenceClassification"
         raise ValueError(
             f"{name} with task_type={task!r} has another task than text classification; an adapter "
-            f"with task_type='SEQ_CLS' on an AutoModelForSequenceClassification is needed"
+            f"with task_type={'CAUSAL_LM' if causal else 'SEQ_CLS'!r} on an {needed} is needed"
         )
     assert isinstance(base, PreTrainedModel)
     config = base.config
-    check_exclusive(config.problem_type, name)
-    if labels is None:
-        labels = [str(config.id2label[i]) for i in range(config.num_labels)]
-    names = checked_labels(labels, config.num_labels, name)
+    if causal:
+        names = checked_labels(labels, len(labels or ()), name)
+    else:
+        check_exclusive(config.problem_type, name)
+        if labels is None:
+            labels = [str(config.id2label[i]) for i in range(config.num_labels)]
+        names = checked_labels(labels, config.num_labels, name)
     check_vocabulary(tokenizer, base, f"given for {name}")
     return LoadedAdapter(model, tokenizer, names)
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from peft import (
@@ -24,6 +24,7 @@ from peft import (
 )
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
@@ -33,8 +34,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from bayeslora_tool.artifacts.adapter_config import CLASS_ENDS, AdapterConfig, read_adapter_config
 from bayeslora_tool.artifacts.adapter_config import FILE_NAME as CONFIG_NAME
-from bayeslora_tool.artifacts.adapter_config import AdapterConfig, read_adapter_config
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint, find_backbone
 from bayeslora_tool.artifacts.frozen import FrozenWeights
 from bayeslora_tool.artifacts.manifest import (
@@ -59,6 +60,7 @@ from bayeslora_tool.workers import FreshLock
 WEIGHTS_NAME = "adapter_model.safetensors"
 # Ends of transformers' classes with a head of the same names, for something else.
 _OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
+_OF_WORDS = ("lm_head", "embed_out")  # heads of language models, as transformers names them
 HEADS = ("classifier", "score")  # names of classification heads that PEFT knows, and saves
 
 
@@ -97,6 +99,7 @@ def load_adapter(
     dtype: torch.dtype | None = None,
     quantization_config: QuantizationConfigMixin | None = None,
     frozen: FrozenWeights | None = None,
+    causal: bool = False,
 ) -> LoadedAdapter:
     """Find, verify and load an adapter on its backbone.
 
@@ -111,11 +114,12 @@ def load_adapter(
         dtype: Of the frozen backbone; None is float32.
         quantization_config: Of transformers, to quantize the frozen backbone by.
         frozen: What other adapters on this backbone hold already.
+        causal: Whether it is that of a language model, and ``labels`` are its choices.
 
     Raises:
         FileNotFoundError: Adapter or backbone not found.
-        ValueError: A fingerprint differs, the head is missing, weights are not finite, keys do not
-            fit the backbone, or ``labels`` do not fit the head.
+        ValueError: It has another task, a fingerprint differs, the head is missing, weights are not
+            finite, keys do not fit the backbone, or ``labels`` do not fit the head.
     """
     with _ONE_AT_A_TIME:
         return _load(
@@ -144,18 +148,23 @@ def _load(
         check_files(manifest.adapter_files, files, folder=folder, what="adapter")
         if unknown := sorted(files.keys() - manifest.adapter_files.keys()):
             raise ValueError(f"{folder / FILE_NAME} records no fingerprint of {', '.join(unknown)}")
-    config = read_adapter_config(folder)
+    config = read_adapter_config(folder, causal=causal)
     shapes = read_shapes(folder / WEIGHTS_NAME)
-    names = _check_labels(manifest, labels, _head_size(shapes, folder), folder)
+    n_labels = len(labels or ()) if causal else _head_size(shapes, folder)
+    names = _check_labels(manifest, labels, n_labels, folder)
     base_folder = _find_base(folder, base, base_revision, manifest, config)
     if manifest is not None:
         found = backbone_fingerprint(base_folder)
         check_files(manifest.backbone.files, found, folder=base_folder, what="backbone")
     backbone, new = load_with_new(
-        base_folder, names, dtype=dtype, quantization_config=quantization_config
+        base_folder,
+        None if causal else names,
+        dtype=dtype,
+        quantization_config=quantization_config,
     )
-    _check_exclusive(base_folder, folder)
-    if config.task_type is None:
+    if not causal:
+        _check_exclusive(base_folder, folder)
+    if config.task_type is None and not causal:
         _check_task(base_folder, folder)
     roots = whole_modules(backbone, new)
     embeddings = fit_embeddings(backbone, shapes)
@@ -219,12 +228,18 @@ def load_backbone(
 
 def load_with_new(
     folder: Path,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     *,
     dtype: torch.dtype | None = None,
     quantization_config: QuantizationConfigMixin | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """The backbone with a fresh head for ``labels``, from a local folder, safetensors only.
+
+    Args:
+        folder: Of the backbone.
+        labels: None loads it as the language model that it is.
+        dtype: None is float32.
+        quantization_config: See :func:`load_adapter`.
 
     Returns:
         The model, and the names of its parameters that the folder does not hold, or holds for
@@ -236,26 +251,32 @@ def load_with_new(
             encoder and decoder, or has a head that no adapter would bring along.
     """
     model: PreTrainedModel
+    kind, head = AutoModelForCausalLM, dict[str, Any]()
+    if labels is not None:
+        kind = AutoModelForSequenceClassification
+        head = {
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: i for i, label in enumerate(labels)},
+            "ignore_mismatched_sizes": True,  # of a head for other labels; see below
+        }
     try:
         with quiet():
-            model, found = AutoModelForSequenceClassification.from_pretrained(
+            model, found = kind.from_pretrained(
                 str(folder),
-                num_labels=len(labels),
-                id2label=dict(enumerate(labels)),
-                label2id={label: i for i, label in enumerate(labels)},
                 dtype=dtype or torch.float32,
                 quantization_config=_but_heads(quantization_config),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
-                ignore_mismatched_sizes=True,  # of a head for other labels; see below
                 output_loading_info=True,
+                **head,
             )
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"backbone {folder} cannot be loaded: {shown(error)}; restore it from its source"
         ) from None
-    _check_kind(model, folder)
+    _check_kind(model, folder, causal=labels is None)
     missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     new = [name for name, _ in model.named_parameters() if name in missing]
     # Many are saved without a pooler, which belongs to the head; without the rest nothing is left.
@@ -277,11 +298,11 @@ def _but_heads(config: QuantizationConfigMixin | None) -> QuantizationConfigMixi
     name = "llm_int8_skip_modules"  # as bitsandbytes has it, also for 4 bits
     if not hasattr(config, name):
         name = "modules_to_not_convert"
-    setattr(config, name, [*(getattr(config, name, None) or []), *HEADS])
+    setattr(config, name, [*(getattr(config, name, None) or []), *HEADS, *_OF_WORDS])
     return config
 
 
-def _check_kind(model: PreTrainedModel, folder: Path) -> None:
+def _check_kind(model: PreTrainedModel, folder: Path, *, causal: bool) -> None:
     name = type(model).__name__
     remedy = "take a backbone that is one encoder or one decoder, such as RoBERTa or Qwen"
     if model.config.is_encoder_decoder:
@@ -289,7 +310,11 @@ def _check_kind(model: PreTrainedModel, folder: Path) -> None:
             f"backbone {folder} is an encoder with a decoder: {name} reads each text twice, and "
             f"has no hidden states of one pass to measure novelty by; {remedy}"
         )
-    if not any(isinstance(getattr(model, head, None), nn.Module) for head in HEADS):
+    if causal and not name.endswith(CLASS_ENDS[True]):
+        raise ValueError(
+            f"backbone {folder} is no language model but a {name}; take a decoder, such as Qwen"
+        )
+    if not causal and not any(isinstance(getattr(model, head, None), nn.Module) for head in HEADS):
         raise ValueError(
             f"{name} of backbone {folder} has no head called {' or '.join(HEADS)}, so no adapter "
             f"would bring one along; {remedy}"

@@ -29,18 +29,22 @@ def fit_embeddings(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]
         shapes: Of the adapter's tensors.
 
     Returns:
-        The adapter's key for them, or nothing.
+        The adapter's keys for them, if it has some.
     """
-    embeddings = _embeddings(model)
-    if embeddings is None:
-        return []
-    name = next(name for name, module in model.named_modules() if module is embeddings)
-    key = f"base_model.model.{name}.weight"
-    if key not in shapes:
-        return []
-    if shapes[key][0] != embeddings.weight.shape[0]:
-        model.resize_token_embeddings(shapes[key][0], mean_resizing=False)
-    return [key]
+    held = []
+    # A language model has a second set, to write them with.
+    for find in (_embeddings, type(model).get_output_embeddings):
+        embeddings = find(model)
+        if embeddings is None:
+            continue
+        name = next(name for name, module in model.named_modules() if module is embeddings)
+        key = f"base_model.model.{name}.weight"
+        if key not in shapes:
+            continue
+        if shapes[key][0] != embeddings.weight.shape[0]:
+            model.resize_token_embeddings(shapes[key][0], mean_resizing=False)
+        held.append(key)
+    return held
 
 
 def check_vocabulary(

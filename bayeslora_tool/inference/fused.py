@@ -30,6 +30,7 @@ from bayeslora_tool.inference.posterior import (
     FixedDraws,
     activate,
     active_noise,
+    check_places,
     module_of,
 )
 
@@ -227,8 +228,10 @@ class Linearization:
         noise_variance: Mapping[str, Tensor] | None = None,
         keep: bool = False,
         text_of: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> None:
         self.posterior, self.n_texts, self.text_of = posterior, n_texts, text_of
+        self.places = places
         self.noise_variance = noise_variance
         self.keep = keep
         self.calls = Calls(posterior.scope)
@@ -253,6 +256,13 @@ class Linearization:
             )
         gradient = gradient.reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
         if self.posterior.scope == "token":
+            if self.places is not None:  # tokens at one place share a mask
+                check_places(self.places, module_of(mask), gradient.shape[1])
+                shared = gradient.new_zeros(
+                    self.n_texts, int(self.places.max()) + 1, gradient.shape[-1]
+                )
+                index = self.places[..., None].expand_as(gradient)
+                gradient = shared.scatter_add_(1, index, gradient)
             self._of_tokens += self._variance(mask, gradient)
             if self.keep:
                 self.gradients[mask] = gradient
@@ -285,6 +295,7 @@ def linearization(
     noise_variance: Mapping[str, Tensor] | None = None,
     keep: bool = False,
     text_of: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> Iterator[Linearization]:
     """Within the context one pass of a fused model records how its output depends on each mask.
 
@@ -297,6 +308,7 @@ def linearization(
         keep: Keep the derivatives by all masks, not only the variance.
         text_of: (N,), the text of each token where texts lie end to end, for masks that a text's
             tokens share; None: they are padded to (B, L).
+        places: As for ``AdapterPosterior.draws``.
 
     Raises:
         ValueError: A module is missing or a tensor does not fit.
@@ -309,7 +321,7 @@ def linearization(
                 raise ValueError(
                     f"`noise_variance` holds {found} for {module}; expected a tensor ({width},)"
                 )
-    noise = Linearization(posterior, n_texts, device, noise_variance, keep, text_of)
+    noise = Linearization(posterior, n_texts, device, noise_variance, keep, text_of, places)
     with activate(noise), torch.enable_grad():
         yield noise
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,11 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from bayeslora_tool.inference.bert import BertPass, quick_pass
-from bayeslora_tool.inference.encoding import Encoded, Encoder
+from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import fuse, linearization
 from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.workers import begin_anew_after_fork
 
 # Draws x texts x tokens up to which draws share a pass; past it, one by one is as fast.
@@ -67,6 +68,73 @@ class Raw(NamedTuple):
         return Raw(*(part[some] for part in self))
 
 
+class Reader(Protocol):
+    """Makes batches of texts, see ``encoding.Encoder``."""
+
+    pad_id: int
+    wording: Wording | None
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Texts to token ids."""
+        ...
+
+    def tensors(self, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        """Padded ids and mask, both (B, L)."""
+        ...
+
+
+class Head(Protocol):
+    """How a model's pass becomes logits over labels."""
+
+    def n_labels(self, model: Any) -> int:
+        """C."""
+        ...
+
+    def run(self, model: Any, ids: Tensor, mask: Tensor) -> Raw:
+        """A pass over padded ids and their mask, both (B, L)."""
+        ...
+
+    def logits(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, C), without the rest."""
+        ...
+
+    def places(self, mask: Tensor) -> Tensor | None:
+        """(B, L), where each token stands in its text; None: in its own column."""
+        ...
+
+    def plainly(
+        self, model: Any, encoder: Reader, texts: Sequence[Encoded]
+    ) -> tuple[Tensor, list[int]]:
+        """Logits (B, C') the way the model's authors meant, and the labels that they are of."""
+        ...
+
+
+class ClassificationHead:
+    """That of a sequence classifier: the model has it."""
+
+    def n_labels(self, model: Any) -> int:
+        """See :class:`Head`, as for the rest."""
+        return int(model.config.num_labels)
+
+    def run(self, model: Any, ids: Tensor, mask: Tensor) -> Raw:  # noqa: D102
+        return run(model, ids, mask)
+
+    def logits(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:  # noqa: D102
+        logits: Tensor = _forward(model, ids, mask).logits
+        return logits
+
+    def places(self, mask: Tensor) -> None:  # noqa: D102
+        return None
+
+    def plainly(  # noqa: D102
+        self, model: Any, encoder: Reader, texts: Sequence[Encoded]
+    ) -> tuple[Tensor, list[int]]:
+        device = next(model.parameters()).device
+        ids, mask = (part.to(device) for part in encoder.tensors(texts))
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
+        return logits, [*range(logits.shape[1])]
+
+
 class Linearized(NamedTuple):
     """A pass without noise, and how the log-odds of the likeliest label answer to the masks."""
 
@@ -89,9 +157,10 @@ class Network:
     """A fused model in eval mode.
 
     Args:
-        model: PEFT sequence classifier; fused in place.
+        model: PEFT model; fused in place.
         posterior: Attached to ``model``.
         encoder: Makes the batches.
+        head: How the model's passes become logits; None: it is a sequence classifier.
         merge: Whether the frozen weights may change, see ``fused.fuse``.
         apart: Whether a layer reads something else than (texts, ..., features): then draws do not
             share a pass, nor do texts where it must be told whose mask or gradient is whose.
@@ -101,12 +170,14 @@ class Network:
         self,
         model: Any,
         posterior: AdapterPosterior,
-        encoder: Encoder,
+        encoder: Reader,
         *,
+        head: Head | None = None,
         merge: bool = True,
         apart: bool = False,
     ) -> None:
         self.model, self.posterior, self.encoder = model.eval(), posterior, encoder
+        self.head: Head = head or ClassificationHead()
         self.apart = apart
         self.temperature = 1.0
         self.groups: Tensor | None = None  # (C,), see merged()
@@ -134,7 +205,7 @@ class Network:
     def n_classes(self) -> int:
         """Of the probabilities that come out: labels, or groups of them."""
         if self.groups is None:
-            return int(self.model.config.num_labels)
+            return self.head.n_labels(self.model)
         return int(self.groups.max()) + 1
 
     def deterministic(self, batch: Sequence[Encoded]) -> Pass:
@@ -159,7 +230,12 @@ class Network:
         sizes = torch.tensor([len(text.ids) for text in batch])
         text_of = torch.arange(len(batch)).repeat_interleave(sizes).to(self.device)
         with linearization(
-            self.posterior, len(batch), self.device, keep=keep, text_of=text_of if quick else None
+            self.posterior,
+            len(batch),
+            self.device,
+            keep=keep,
+            text_of=text_of if quick else None,
+            places=self._places(batch),
         ) as noise:
             passed = self.finished(self._pass(batch, quick=quick, features=features))
             value = log_odds(passed.probabilities, passed.logits.argmax(dim=1))
@@ -178,10 +254,12 @@ class Network:
         side_by_side = 1 if self.apart else TOKENS_SIDE_BY_SIDE // tokens
         step = max(1, min(len(draws), side_by_side))
         parts = []
+        places = self._places(batch)
         for start in range(0, len(draws), step):
             some = draws[start : start + step]
-            with torch.inference_mode(), self.posterior.draws(seed, some, len(batch), part):
-                logits = self._forward(batch, copies=len(some)).logits
+            noise = self.posterior.draws(seed, some, len(batch), part, places)
+            with torch.inference_mode(), noise:
+                logits = self._forward(batch, copies=len(some))
             parts.append(self._tempered(logits).softmax(dim=-1))
         return torch.cat(parts).reshape(len(draws), len(batch), -1)
 
@@ -189,7 +267,7 @@ class Network:
         if quick:
             assert self.quick is not None
             return run_quick(self.quick, [text.ids for text in batch], features=features)
-        return run(self.model, *self.encoder.tensors(batch))
+        return self.head.run(self.model, *self.encoder.tensors(batch))
 
     def finished(self, raw: Raw) -> Pass:
         """A pass of this model, of its temperature and groups."""
@@ -219,9 +297,15 @@ class Network:
         summed = p.new_zeros(len(p), int(self.groups.max()) + 1).index_add(1, self.groups, p)
         return summed.clamp(min=torch.finfo(p.dtype).tiny).log()
 
-    def _forward(self, batch: Sequence[Encoded], *, copies: int) -> Any:
+    def _forward(self, batch: Sequence[Encoded], *, copies: int) -> Tensor:
         ids, mask = self.encoder.tensors(batch)
-        return _forward(self.model, ids.repeat(copies, 1), mask.repeat(copies, 1))
+        return self.head.logits(self.model, ids.repeat(copies, 1), mask.repeat(copies, 1))
+
+    def _places(self, batch: Sequence[Encoded]) -> Tensor | None:
+        if self.posterior.scope == "sequence":  # its masks are the same everywhere
+            return None
+        places = self.head.places(self.encoder.tensors(batch)[1])
+        return None if places is None else places.to(self.device)
 
 
 def precision_of(model: Any) -> str:

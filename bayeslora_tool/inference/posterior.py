@@ -137,7 +137,14 @@ class AdapterPosterior:
         return (self._after(name, module, args, args[0]), *args[1:])
 
     @contextmanager
-    def draws(self, seed: int, draws: range, n_texts: int, part: float = 1.0) -> Iterator[None]:
+    def draws(
+        self,
+        seed: int,
+        draws: range,
+        n_texts: int,
+        part: float = 1.0,
+        places: Tensor | None = None,
+    ) -> Iterator[None]:
         """Within the context one forward pass computes several draws at once.
 
         The batch must hold ``len(draws) * n_texts`` rows, draw by draw: row ``t * n_texts + b`` is
@@ -149,8 +156,10 @@ class AdapterPosterior:
             draws: Indices of the draws, for example ``range(20)``.
             n_texts: Texts in the batch.
             part: How far to go from no noise to the masks: they become ``1 + part * (m - 1)``.
+            places: (n_texts, L), which position's mask each token takes under scope "token"; None:
+                that of its column.
         """
-        with activate(FixedDraws(self, seed, draws, n_texts, part)):
+        with activate(FixedDraws(self, seed, draws, n_texts, part, places)):
             yield
 
     @contextmanager
@@ -215,10 +224,16 @@ class FixedDraws:
     """The masks of given draws, the same for every text, in one pass."""
 
     def __init__(
-        self, posterior: AdapterPosterior, seed: int, draws: range, n_texts: int, part: float = 1.0
+        self,
+        posterior: AdapterPosterior,
+        seed: int,
+        draws: range,
+        n_texts: int,
+        part: float = 1.0,
+        places: Tensor | None = None,
     ) -> None:
         self.posterior, self.seed, self.draws, self.n_texts = posterior, seed, draws, n_texts
-        self.part = part
+        self.part, self.places = part, places
         self.calls = Calls(posterior.scope)
         self.clean: Tensor | None = None  # the input that no mask has touched, see fused.py
 
@@ -242,12 +257,33 @@ class FixedDraws:
         positions = h.numel() // (rows * n)
         if sequence:
             mask = self.posterior._sequence_masks(name, self.seed, self.draws, h.device)[:, None]
+        elif self.places is not None:
+            check_places(self.places, module, positions)
+            longest = int(self.places.max()) + 1
+            mask = self.posterior._stack(name, self.seed, self.draws, longest, h.device)
+            mask = mask[:, self.places]  # (T, B, positions, n)
         else:
             mask = self.posterior._stack(name, self.seed, self.draws, positions, h.device)
         if self.part != 1:
             mask = 1 + self.part * (mask - 1)
-        mask = mask[:, None].to(h.dtype)  # (T, 1, 1 or positions, n)
+        if mask.dim() == 3:
+            mask = mask[:, None]  # (T, 1, 1 or positions, n)
+        mask = mask.to(h.dtype)
         return (h.reshape(t, -1, positions, n) * mask).reshape(h.shape)
+
+
+def check_places(places: Tensor, module: str, positions: int) -> None:
+    """See that a layer reads as many tokens of a text as there are places (B, L) of them.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if places.shape[1] != positions:
+        raise ValueError(
+            f"layer {module} receives {positions} of a text's {places.shape[1]} tokens, so which "
+            f"mask is whose is unknown; leave it out of target_modules, or take scope='sequence', "
+            f"where all tokens share one"
+        )
 
 
 class _Rows:

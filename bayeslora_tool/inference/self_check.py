@@ -16,10 +16,17 @@ import torch
 from torch import Tensor
 
 from bayeslora_tool.artifacts.manifest import SelfCheck
-from bayeslora_tool.inference.encoding import Encoded, Encoder
+from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import use_differentiable_kernels
-from bayeslora_tool.inference.network import Linearized, Network, precision_of
+from bayeslora_tool.inference.network import (
+    ClassificationHead,
+    Head,
+    Linearized,
+    Network,
+    Reader,
+    precision_of,
+)
 from bayeslora_tool.inference.posterior import AdapterPosterior
 
 # Short, as loading waits for them, and of two lengths, so that one is padded.
@@ -36,18 +43,20 @@ _SLOPES = 0.1  # what a way that is not quite straight may leave
 def checked_network(
     model: Any,
     posterior: AdapterPosterior,
-    encoder: Encoder,
+    encoder: Reader,
     recorded: SelfCheck | None = None,
     *,
+    head: Head | None = None,
     merge: bool = True,
 ) -> tuple[Network, SelfCheck]:
     """The network of a model, found to compute what the model does.
 
     Args:
-        model: PEFT sequence classifier; fused in place.
+        model: PEFT model; fused in place.
         posterior: Attached to ``model``.
         encoder: Makes the batches.
         recorded: What was found of the very same files; stands if it holds for what runs here.
+        head: See :class:`Network`.
         merge: Whether the frozen weights may change.
 
     Raises:
@@ -56,13 +65,15 @@ def checked_network(
     """
     under = _conditions(model, posterior, merge=merge)
     if recorded is not None and recorded.under == under:
-        return Network(model, posterior, encoder, merge=merge, apart=recorded.apart), recorded
+        network = Network(model, posterior, encoder, head=head, merge=merge, apart=recorded.apart)
+        return network, recorded
     start = time.perf_counter()
     texts = sorted(encoder.encode(TEXTS), key=lambda text: len(text.ids))
     use_differentiable_kernels(model.eval())
-    before, apart = _as_it_is(model, posterior, encoder, texts)
+    head = head or ClassificationHead()
+    (before, labels), apart = _as_it_is(model, posterior, encoder, texts, head)
     seconds = time.perf_counter() - start
-    network = Network(model, posterior, encoder, merge=merge, apart=apart)
+    network = Network(model, posterior, encoder, head=head, merge=merge, apart=apart)
     start = time.perf_counter()
     name = type(model.get_base_model()).__name__
     exact = network.exact
@@ -70,7 +81,7 @@ def checked_network(
     rounding = 1e-3 if exact else 0.3
     batch, alone = network.linearize(texts, keep=True), network.deterministic(texts[:1])
     size = max(1.0, float(before.abs().max()))
-    merged = float((batch.passed.logits - before).abs().max()) / size
+    merged = float((batch.passed.logits[:, labels] - before).abs().max()) / size
     _demand(merged, rounding, name, "logits with the adapter merged", "without")
     alone_by = float((batch.passed.logits[:1] - alone.logits).abs().max()) / size
     _demand(alone_by, rounding, name, "logits of a text alone", "in a batch")
@@ -97,25 +108,33 @@ def _conditions(model: Any, posterior: AdapterPosterior, *, merge: bool = True) 
 
 
 def _as_it_is(
-    model: Any, posterior: AdapterPosterior, encoder: Encoder, texts: Sequence[Encoded]
-) -> tuple[Tensor, bool]:
-    """Logits (B, C) before the model is fused, and whether a layer's rows are not the texts."""
+    model: Any,
+    posterior: AdapterPosterior,
+    encoder: Reader,
+    texts: Sequence[Encoded],
+    head: Head,
+) -> tuple[tuple[Tensor, list[int]], bool]:
+    """Logits before the model is fused, of which labels, and whether layers read other rows."""
     rows: dict[str, set[int]] = {name: set() for name in posterior.widths}
+    given: set[int] = set()
 
     def see(name: str) -> Callable[..., None]:
         return lambda module, inputs: rows[name].add(inputs[0].shape[0])
 
     hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in rows]
+    hooks.append(
+        model.register_forward_pre_hook(
+            lambda module, inputs, named: given.add(len(named["input_ids"])), with_kwargs=True
+        )
+    )
     model.config.pad_token_id = encoder.pad_id
-    device = next(model.parameters()).device
     try:
-        ids, mask = (part.to(device) for part in encoder.tensors(texts))
         with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=mask).logits.cpu().double()
+            logits, labels = head.plainly(model, encoder, texts)
     finally:
         for hook in hooks:
             hook.remove()
-    return logits, any(seen != {len(texts)} for seen in rows.values())
+    return (logits.cpu().double(), labels), any(seen != given for seen in rows.values())
 
 
 def _slopes(network: Network, texts: Sequence[Encoded], found: Linearized, size: float) -> float:
