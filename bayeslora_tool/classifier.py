@@ -35,7 +35,7 @@ from bayeslora_tool.inference.network import Head, Linearized, Pass, Reader, pre
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
-from bayeslora_tool.inference.prompts import Choices, Prompts
+from bayeslora_tool.inference.prompts import Choices, Prompts, asked_for
 from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
@@ -311,7 +311,7 @@ class BayesLoRAClassifier:
             "base_revision": base_revision, "device": device, "dtype": dtype,
             "quantization_config": quantization_config, "frozen": frozen,
         }  # fmt: skip
-        asked = _asked(choices, template, length_normalized=length_normalized)
+        asked = asked_for(choices, template, length_normalized=length_normalized)
         if asked is not None:
             if labels is not None:
                 raise ValueError("`labels` are those of `choices`; leave labels= out")
@@ -322,7 +322,7 @@ class BayesLoRAClassifier:
                     "`tokenizer` is for a model in memory; leave it out: that of an adapter on "
                     "disk lies beside it or its backbone"
                 )
-            loaded = load_adapter(adapter, labels=labels, causal=asked is not None, **on_disk)
+            loaded = load_adapter(adapter, labels=labels, causal=True if asked else None, **on_disk)
         else:
             loaded = take_model(adapter, tokenizer, labels, causal=asked is not None)
             if given := [name for name, value in on_disk.items() if value is not None]:
@@ -330,6 +330,7 @@ class BayesLoRAClassifier:
                     f"`{given[0]}` is for an adapter on disk; leave it out: a model in memory is "
                     f"taken as it is and where it is"
                 )
+        asked = _as_recorded(asked, loaded.manifest)
         recorded = loaded.manifest.posterior if loaded.manifest else None
         posterior = AdapterPosterior(
             loaded.model,
@@ -619,17 +620,14 @@ class BayesLoRAClassifier:
         ]
 
 
-def _asked(
-    choices: Mapping[str, str] | None, template: str | None, *, length_normalized: bool
-) -> Choices | None:
-    if choices is None:
-        given = {"template": template is not None, "length_normalized": length_normalized}
-        if named := [name for name, there in given.items() if there]:
-            raise ValueError(f"`{named[0]}` is for a language model; name its `choices` too")
-        return None
-    if template is None:
+def _as_recorded(asked: Choices | None, manifest: Manifest | None) -> Choices | None:
+    if manifest is None or manifest.choices is None:
+        return asked
+    record = manifest.choices
+    recorded = Choices(record.verbalizers, record.template, record.length_normalized)
+    if asked not in (None, recorded):
         raise ValueError(
-            "`choices` need the `template` that the adapter was trained with, such as "
-            "'{text}\\nAnswer:'"
+            "`choices`, `template` or `length_normalized` differ from those of the adapter's "
+            "bayeslora.json; leave them out"
         )
-    return Choices(choices, template, length_normalized)
+    return recorded

@@ -99,7 +99,7 @@ def load_adapter(
     dtype: torch.dtype | None = None,
     quantization_config: QuantizationConfigMixin | None = None,
     frozen: FrozenWeights | None = None,
-    causal: bool = False,
+    causal: bool | None = False,
 ) -> LoadedAdapter:
     """Find, verify and load an adapter on its backbone.
 
@@ -114,7 +114,8 @@ def load_adapter(
         dtype: Of the frozen backbone; None is float32.
         quantization_config: Of transformers, to quantize the frozen backbone by.
         frozen: What other adapters on this backbone hold already.
-        causal: Whether it is that of a language model, and ``labels`` are its choices.
+        causal: Whether it is that of a language model, and ``labels`` are its choices; None: as
+            ``bayeslora.json`` says.
 
     Raises:
         FileNotFoundError: Adapter or backbone not found.
@@ -148,9 +149,25 @@ def _load(
         check_files(manifest.adapter_files, files, folder=folder, what="adapter")
         if unknown := sorted(files.keys() - manifest.adapter_files.keys()):
             raise ValueError(f"{folder / FILE_NAME} records no fingerprint of {', '.join(unknown)}")
+    recorded = manifest is not None and manifest.choices is not None
+    if causal is None:
+        causal = recorded
+    if causal and manifest is not None and not recorded:
+        raise ValueError(
+            f"{folder / FILE_NAME} is of a classifier, which has labels of its own; leave choices= "
+            f"and template= out"
+        )
+    if recorded and not causal:
+        raise ValueError(
+            f"{folder / FILE_NAME} is of a language model and its choices, and this is for "
+            f"adapters with a classification head; take one with task_type='SEQ_CLS'"
+        )
     config = read_adapter_config(folder, causal=causal)
     shapes = read_shapes(folder / WEIGHTS_NAME)
-    n_labels = len(labels or ()) if causal else _head_size(shapes, folder)
+    if causal:
+        n_labels = len(manifest.labels if manifest else labels or ())
+    else:
+        n_labels = _head_size(shapes, folder)
     names = _check_labels(manifest, labels, n_labels, folder)
     base_folder = _find_base(folder, base, base_revision, manifest, config)
     if manifest is not None:
@@ -220,7 +237,7 @@ def _load(
 
 
 def load_backbone(
-    folder: Path, labels: Sequence[str], *, dtype: torch.dtype | None = None
+    folder: Path, labels: Sequence[str] | None, *, dtype: torch.dtype | None = None
 ) -> PreTrainedModel:
     """The backbone with a fresh head for ``labels``; see :func:`load_with_new`."""
     return load_with_new(folder, labels, dtype=dtype)[0]
@@ -418,7 +435,8 @@ def _check_labels(
     manifest: Manifest | None, labels: Sequence[str] | None, n_labels: int, folder: Path
 ) -> tuple[str, ...]:
     if manifest is not None and labels is not None and tuple(labels) != manifest.labels:
-        raise ValueError(f"`labels` differ from those of {folder / FILE_NAME}; leave labels= out")
+        what = "labels" if manifest.choices is None else "choices"
+        raise ValueError(f"`{what}` differ from those of {folder / FILE_NAME}; leave {what}= out")
     return checked_labels(manifest.labels if manifest else labels, n_labels, str(folder))
 
 

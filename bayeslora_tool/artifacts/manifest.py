@@ -38,6 +38,9 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 MAX_LABELS = 10_000
 
 
+Verbalizer = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -48,6 +51,14 @@ class BackboneRecord(_Part):
     name: HubName
     revision: Revision | None
     files: Annotated[dict[FileName, Sha256], Field(min_length=1, max_length=1000)]
+
+
+class ChoicesRecord(_Part):
+    """Between what a language model chooses, by label, and how it is asked; see ``Choices``."""
+
+    verbalizers: Annotated[dict[Label, Verbalizer], Field(min_length=2, max_length=MAX_LABELS)]
+    template: Annotated[str, Field(min_length=1, max_length=100_000)]
+    length_normalized: bool = False
 
 
 class PosteriorRecord(_Part):
@@ -185,6 +196,7 @@ class Manifest(_Part):
     backbone: BackboneRecord
     adapter_files: Annotated[dict[FileName, Sha256], Field(max_length=10)]
     posterior: PosteriorRecord
+    choices: ChoicesRecord | None = None  # None: the adapter has a head for its labels
     pad_token_id: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the tokenizer's
     golden_draws: Annotated[int, Field(ge=2, le=64)]
     golden: Annotated[tuple[Golden, ...], Field(min_length=1, max_length=100)]
@@ -266,6 +278,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     if len(set(manifest.labels)) != len(manifest.labels):
         twice = next(name for name, n in Counter(manifest.labels).items() if n > 1)
         raise ValueError(f"{path}: `labels` repeats a name: {twice!r:.80}")
+    if manifest.choices is not None and (*manifest.choices.verbalizers,) != manifest.labels:
+        raise ValueError(
+            f"{path}: `choices` have other labels than `labels`, or in another order; restore the "
+            f"file from its source"
+        )
     if labels_fingerprint(manifest.labels) != manifest.labels_sha256:
         raise ValueError(
             f"{path}: `labels` are not those of training, or in another order (their SHA-256 is "

@@ -23,6 +23,7 @@ from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import FusedLoraLinear, linearization, linearized
 from bayeslora_tool.inference.network import (
+    ClassificationHead,
     Linearized,
     Network,
     Pass,
@@ -77,6 +78,8 @@ class MixedNetwork:
         self.networks = dict(networks)
         first = next(iter(networks.values()))
         for name, network in networks.items():
+            if not isinstance(network.head, ClassificationHead):
+                raise ValueError(f"adapter {name!r} is a language model's, with rows of its own")
             if network.apart:
                 raise ValueError(f"the layers of adapter {name!r} read other rows than its texts")
             if network.encoder.pad_id != first.encoder.pad_id:

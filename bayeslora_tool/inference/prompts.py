@@ -76,6 +76,32 @@ class Choices:
         return hashlib.sha256(asked.encode()).hexdigest()[:6]
 
 
+def asked_for(
+    choices: Mapping[str, str] | None, template: str | None, *, length_normalized: bool
+) -> Choices | None:
+    """The choices that a caller named, if any, with their template.
+
+    Args:
+        choices: Or None, for a classifier.
+        template: See :class:`Choices`, as for the next.
+        length_normalized: Of choices only.
+
+    Raises:
+        TypeError, ValueError: As :class:`Choices`; or one is named without the other.
+    """
+    if choices is None:
+        given = {"template": template is not None, "length_normalized": length_normalized}
+        if named := [name for name, there in given.items() if there]:
+            raise ValueError(f"`{named[0]}` is for a language model; name its `choices` too")
+        return None
+    if template is None:
+        raise ValueError(
+            "`choices` need the `template` that the adapter was trained with, such as "
+            "'{text}\\nAnswer:'"
+        )
+    return Choices(choices, template, length_normalized)
+
+
 class ChoiceTree:
     """The tokens of choices, each beginning that several share only once.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bayeslora_tool.artifacts.adapter_config import read_adapter_config
@@ -12,6 +12,7 @@ from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.artifacts.manifest import ADAPTER_FILES, FILE_NAME, find_adapter_folder
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
+from bayeslora_tool.inference.prompts import asked_for
 from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.settings import parse
 from bayeslora_tool.training.dataset import LabelledText, read_labelled
@@ -25,6 +26,9 @@ def adopt_adapter(
     output: str | Path,
     *,
     labels: Sequence[str] | None = None,
+    choices: Mapping[str, str] | None = None,
+    template: str | None = None,
+    length_normalized: bool = False,
     train: str | Path | None = None,
     text_column: str = "text",
     label_column: str = "label",
@@ -37,10 +41,15 @@ def adopt_adapter(
     """Copy an adapter and write what belongs to it: fingerprints, golden predictions, references.
 
     Args:
-        name_or_path: Folder or hub id of a PEFT LoRA adapter with a classification head.
+        name_or_path: Folder or hub id of a PEFT LoRA adapter with a classification head, or of one
+            of a language model.
         held_out: File of labelled texts that did not train it, each label at least twice.
         output: New folder.
         labels: Names of the classes, in the order of the head; None takes LABEL_0 and so on.
+        choices: By label, what a language model writes for it; this and the next two as in
+            ``BayesLoRAClassifier.from_pretrained``.
+        template: Its prompt.
+        length_normalized: Whether log-probabilities are divided by the number of tokens.
         train: File of the texts that did train it, which texts are later held against. Without it
             every second one of ``held_out`` stands for them.
         text_column: Of both files.
@@ -67,14 +76,21 @@ def adopt_adapter(
     folder = find_adapter_folder(name_or_path)
     if (folder / FILE_NAME).exists():
         raise ValueError(f"{folder} has a {FILE_NAME} already: it can be calibrated as it is")
-    config = read_adapter_config(folder)
+    asked = asked_for(choices, template, length_normalized=length_normalized)
+    if asked is not None:
+        if labels is not None:
+            raise ValueError("`labels` are those of `choices`; leave labels= out")
+        labels = [*asked.verbalizers]
+    config = read_adapter_config(folder, causal=asked is not None)
     if dropout is None and not config.lora_dropout:
         raise ValueError(
             f"{folder} was trained without dropout, so nothing says how much its weights may "
             f"vary; choose a rate, for example dropout=0.1 (--dropout 0.1)"
         )
     rate = config.lora_dropout if dropout is None else dropout
-    loaded = load_adapter(name_or_path, base=base, labels=labels, device="cpu")
+    loaded = load_adapter(
+        name_or_path, base=base, labels=labels, device="cpu", causal=asked is not None
+    )
     name, revision = (config.base_model_name_or_path, config.revision)
     if base is not None:
         name, revision = str(base), None
@@ -104,7 +120,9 @@ def adopt_adapter(
             shutil.copyfile(folder / file, output / file)
         for path in tokenizer_files(folder):
             shutil.copyfile(path, output / path.name)
-        classifier = BayesLoRAClassifier(loaded.model, loaded.tokenizer, loaded.labels, posterior)
+        classifier = BayesLoRAClassifier(
+            loaded.model, loaded.tokenizer, loaded.labels, posterior, choices=asked
+        )
         backbone = find_backbone(name, revision)
         package_adapter(classifier, recipe, data, backbone, output, adopted=True, progress=progress)
     except BaseException:

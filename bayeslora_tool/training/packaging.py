@@ -17,6 +17,7 @@ from bayeslora_tool.artifacts.backbone import backbone_fingerprint
 from bayeslora_tool.artifacts.loading import load_backbone, quiet
 from bayeslora_tool.artifacts.manifest import (
     BackboneRecord,
+    ChoicesRecord,
     Manifest,
     PosteriorRecord,
     adapter_fingerprint,
@@ -24,7 +25,7 @@ from bayeslora_tool.artifacts.manifest import (
 )
 from bayeslora_tool.artifacts.vocabulary import share_embeddings
 from bayeslora_tool.classifier import TOKENS_PER_PASS, BayesLoRAClassifier
-from bayeslora_tool.inference.encoding import batches
+from bayeslora_tool.inference.encoding import Encoder, batches
 from bayeslora_tool.inference.neighbours import fit_neighbours, states_read
 from bayeslora_tool.inference.novelty import fit_novelty
 from bayeslora_tool.inference.wording import fit_wording
@@ -87,6 +88,13 @@ def package_adapter(
         adapter_files=adapter_fingerprint(output),
         posterior=PosteriorRecord(
             placement=recipe.placement, scope=recipe.scope, dropout=recipe.dropout
+        ),
+        choices=None
+        if (asked := classifier.choices) is None
+        else ChoicesRecord(
+            verbalizers=dict(asked.verbalizers),
+            template=asked.template,
+            length_normalized=asked.length_normalized,
         ),
         # Decoders find a text's last token by it, and a tokenizer may have none of its own.
         pad_token_id=classifier.network.encoder.pad_id,
@@ -156,9 +164,10 @@ def _embed(
 ) -> Tensor:
     """(N, d) What the backbone alone makes of texts: the mean of its last states, at norm 1."""
     with quiet():
-        model = load_backbone(backbone, classifier.labels).base_model.eval()
+        labels = classifier.labels if classifier.choices is None else None
+        model = load_backbone(backbone, labels).base_model.eval()
     share_embeddings(classifier.network.model, model)
-    encoder = classifier.network.encoder
+    encoder = Encoder(classifier.tokenizer, classifier.max_tokens)  # of texts, not of prompts
     rows, parts = [], []
     for batch in batches(encoder.encode(texts), TOKENS_PER_PASS):
         ids, mask = encoder.tensors(batch)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from bayeslora_tool import BayesLoRAClassifier, Policy, decide
-from bayeslora_tool.artifacts.loading import quiet
+from bayeslora_tool import AdapterHub, BayesLoRAClassifier, Policy, decide
+from bayeslora_tool.artifacts.loading import load_adapter, quiet
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.inference.prompts import Choices, Prompts
-from tests.backbones import FAMILIES, save_backbone, settings_of, word_tokenizer
+from tests.backbones import FAMILIES, WORDS, save_backbone, settings_of, word_tokenizer
 
 RATE = 0.2
 POSITIONS = 64  # of letters, texts have more than of words
@@ -369,9 +371,12 @@ class TestLoading:
         with pytest.raises(ValueError, match=message):
             BayesLoRAClassifier.from_pretrained(tmp_path, **options)
 
-    def test_a_classifier_has_labels_of_its_own(self, tiny_adapter: Path) -> None:
-        with pytest.raises(ValueError, match=r"'SEQ_CLS'\) is that of a classifier.*leave choices"):
-            BayesLoRAClassifier.from_pretrained(tiny_adapter, choices=CHOICES, template=TEMPLATE)
+    def test_a_classifier_has_labels_of_its_own(self, tiny_adapter: Path, tmp_path: Path) -> None:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copy(tiny_adapter / name, tmp_path)
+        for files in (tiny_adapter, tmp_path):
+            with pytest.raises(ValueError, match=r"of a classifier.*leave choices= and template="):
+                BayesLoRAClassifier.from_pretrained(files, choices=CHOICES, template=TEMPLATE)
 
     def test_a_backbone_without_a_head_for_words_is_refused(
         self, folder: Path, tmp_path: Path
@@ -412,3 +417,61 @@ class TestLoading:
         )
         config = json.loads((tmp_path / "grown" / "adapter_config.json").read_text())
         assert config["task_type"] == "CAUSAL_LM"
+
+    def test_adopted_it_is_calibrated_and_decides_as_a_classifier_does(
+        self, run: Any, folder: Path, backbone: Path, tmp_path: Path
+    ) -> None:
+        def asking(choices: dict[str, str]) -> BayesLoRAClassifier:
+            return BayesLoRAClassifier.from_pretrained(
+                folder, base=backbone, choices=choices, template=TEMPLATE, device="cpu"
+            )
+
+        texts = [" ".join(words) for words in product(WORDS, repeat=2)]
+        every = {word: f" {word} day" for word in WORDS}
+        logits = asking(every).passes(texts).logits
+        balance = (logits[:, :, None] > logits[:, None]).double().mean(dim=0) - 0.5
+        first, second = divmod(int(balance.abs().argmin()), len(WORDS))
+        asked = {word: every[word] for word in (WORDS[first], WORDS[second])}
+        (tmp_path / "choices.json").write_text(json.dumps(asked))
+        two = asking(asked)
+        gold = [p.label for p in two.predict(texts)]
+        rows = [f"{text}\t{name}\n" for text, name in zip(texts, gold, strict=True)]
+        for name, part in (("held_out.tsv", rows[::2]), ("calibration.tsv", rows[1::2] * 4)):
+            (tmp_path / name).write_text("text\tlabel\n" + "".join(part))
+        adopted, preset = tmp_path / "adopted", tmp_path / "preset.yaml"
+        done = run(
+            "adopt", str(folder), "--base", str(backbone), "--held-out",
+            str(tmp_path / "held_out.tsv"), "--choices", str(tmp_path / "choices.json"),
+            "--template", TEMPLATE, "-o", str(adopted),
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        done = run(
+            "calibrate", "-a", str(adopted), "-d", str(tmp_path / "calibration.tsv"),
+            "--target-risk", "0.45", "-o", str(preset),
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        done = run("predict", "-p", str(preset), "--jsonl", "fine film")
+        assert done.exit_code == 0, done.output
+        [found] = BayesLoRAClassifier.from_preset(preset).predict(["fine film"])
+        assert found.novelty is not None
+        assert f"choices {two.choices.fingerprint}" in found.scored_by  # type: ignore[union-attr]
+        assert {*found.probabilities} == {*asked}
+        again = BayesLoRAClassifier.from_pretrained(adopted, choices=asked, template=TEMPLATE)
+        assert again.choices == two.choices
+        with pytest.raises(ValueError, match=r"`choices`, `template` .* differ"):
+            BayesLoRAClassifier.from_pretrained(adopted, choices=asked, template="{text} day")
+        with pytest.raises(ValueError, match="`choices` differ"):
+            BayesLoRAClassifier.from_pretrained(adopted, choices=CHOICES, template=TEMPLATE)
+        with pytest.raises(ValueError, match=r"of a language model.*a classification head"):
+            load_adapter(adopted)
+
+    def test_in_a_hub_it_answers_as_alone(self, folder: Path, backbone: Path) -> None:
+        asked = {"choices": CHOICES, "template": TEMPLATE}
+        alone = BayesLoRAClassifier.from_pretrained(folder, base=backbone, device="cpu", **asked)  # type: ignore[arg-type]
+        hub = AdapterHub(base=backbone, device="cpu")
+        for name in ("one", "two"):
+            hub.add(name, folder, **asked)
+        found = hub.predict([("one", text) for text in TEXTS] + [("two", TEXTS[0])])
+        expected = alone.predict(TEXTS)
+        for p, q in zip(found, [*expected, expected[0]], strict=True):
+            assert (p.confidence, p.variance) == pytest.approx((q.confidence, q.variance), rel=1e-4)
