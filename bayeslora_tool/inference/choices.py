@@ -46,11 +46,9 @@ class ChoiceHead:
         output = self._forward(model, ids, mask, output_hidden_states=True)
         last = ids.shape[1] - len(self.tree.tokens)
         kept = mask[:, :last].to(output.logits.device)
-        means = [
-            normalize((state[:, :last] * kept[..., None]).sum(dim=1), dim=1)
-            for state in output.hidden_states
-        ]
-        head = output.hidden_states[-1][:, last - 1]
+        states = [state[:, :last].detach() for state in output.hidden_states]
+        means = [normalize((state * kept[..., None]).sum(dim=1), dim=1) for state in states]
+        head = states[-1][:, -1]
         return Raw(self._scores(output.logits), torch.stack(means, dim=1), head, kept.sum(dim=1))
 
     def logits(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
