@@ -125,7 +125,7 @@ def load_adapter(
     with _ONE_AT_A_TIME:
         return _load(
             find_adapter_folder(name_or_path, revision=revision, subfolder=subfolder),
-            base, base_revision, labels, device, dtype, quantization_config, frozen,
+            base, base_revision, labels, device, dtype, quantization_config, frozen, causal,
         )  # fmt: skip
 
 
@@ -142,6 +142,7 @@ def _load(
     dtype: torch.dtype | None,
     quantization_config: QuantizationConfigMixin | None,
     frozen: FrozenWeights | None,
+    causal: bool | None,
 ) -> LoadedAdapter:
     manifest = read_manifest(folder)
     if manifest is not None:
