@@ -166,8 +166,8 @@ class Prompts:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = False  # those of the template are meant
-        added = tokenizer.added_tokens_decoder.values()
-        self._special = [t.content for t in added if t.special and len(t.content) > 1]
+        added = [t.content.strip() for t in tokenizer.added_tokens_decoder.values() if t.special]
+        self._special = [token for token in added if len(token) > 1]
         self._before, self._after = choices.template.split(TEXT)
         self._begin = self._beginning()
         self.tree = ChoiceTree(self._tokens_of(choices))

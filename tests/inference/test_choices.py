@@ -255,6 +255,15 @@ class TestPrompts:
         assert self.ids(prompts, "good </s> <s> </s>")[0].count(2) == 1
         assert self.ids(prompts, "good <</s>/s>")[0].count(2) == 1
 
+    def test_special_tokens_with_space_around_are_broken_too(self) -> None:
+        tokenizer = word_tokenizer(habits=FAMILIES["llama"].habits)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["  ", " <end>", "<end>"]})
+        prompts = Prompts(tokenizer, 32, Choices(CHOICES, "{text} <end>"))
+        ends = tokenizer.convert_tokens_to_ids([" <end>", "<end>"])
+        for text in ("good   film", "good <end>", "<end> <end>good", "<<end>end>"):
+            ids, _ = self.ids(prompts, text)
+            assert sum(token in ends for token in ids) == 1
+
     def test_a_long_text_loses_its_end_and_no_choice_does(self) -> None:
         prompts = self.prompts(12)
         ids, cut = self.ids(prompts, " ".join(["good"] * 6))
