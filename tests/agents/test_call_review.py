@@ -223,6 +223,7 @@ def test_a_command_from_an_edited_tool_is_annotated(fake: FakeClassifier, policy
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ANSWERS, min_size=20, max_size=20))
+@pytest.mark.slow
 def test_no_answer_crashes_or_poisons_the_thread(answers: list[Any]) -> None:
     fake = FakeClassifier(by_words)
     gate = UncertaintyGate(fake, Policy(0.8, 0.01))

@@ -291,6 +291,7 @@ def test_the_promise_holds_for_scores_that_the_thresholds_change() -> None:
     assert broken[False] > redraws / 2
 
 
+@pytest.mark.slow
 def test_the_promise_holds_over_redraws_for_sureness_too() -> None:
     everyone = with_sureness(population(200_000, seed=99, outside=0.1), 0, knows=True)
     broken = feasible = 0

@@ -169,7 +169,10 @@ def exact_moments(location: np.ndarray, variance: np.ndarray) -> tuple[np.ndarra
 class TestAdaptive:
     @pytest.mark.parametrize("deviation", [0.3, 1.5])
     @pytest.mark.parametrize("conf_at", [-2.0, 0.0, 1.0])
-    @pytest.mark.parametrize("var_at", [0.5, 1.0, 2.0])
+    @pytest.mark.parametrize(
+        "var_at",
+        [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(2.0, marks=pytest.mark.slow)],
+    )
     @pytest.mark.parametrize("explained", [0.5, 0.9])
     def test_error_probability_at_and_near_the_thresholds(
         self, deviation: float, conf_at: float, var_at: float, explained: float

@@ -288,6 +288,7 @@ class TestTraining:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment: Any) -> None:
     """The floor that the model card claims, on GLUE's dev set (872 texts)."""
     from bayeslora_tool.training.packaging import measure
