@@ -182,11 +182,14 @@ def test_a_worker_that_died_is_replaced_and_what_it_held_fails(
         answer(key, requests)
 
     monkeypatch.setattr(batcher, "_answer", dies)
-    held = batcher.submit("k", ["held"])
+    held, worker = batcher.submit("k", ["held"]), batcher._worker
+    assert worker is not None
     gate.open.set()
     with pytest.raises(RuntimeError, match="worker thread died"):
         held.result(10)
     assert batcher.submit("k", ["next"]).result(10) == ["NEXT"]
+    worker.join(10)  # or pytest would hear of its end in another test
+    assert not worker.is_alive()
 
 
 def test_a_key_that_cannot_be_compared_is_the_callers_error_alone() -> None:
