@@ -153,6 +153,7 @@ def test_thresholds_are_refused_with_other_noise(
     assert "calibrated for another scoring" in decision.reason
 
 
+@pytest.mark.slow
 def test_load_can_be_capped_instead(
     calibrate: Calibrate,
     held_out: Path,

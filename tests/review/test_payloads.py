@@ -3,6 +3,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from bayeslora_tool.graphs.runs import resume, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,7 @@ EXAMPLES = 100  # 2,000 payloads in all
     suppress_health_check=list(HealthCheck),
 )
 @given(st.lists(ANYTHING | NEARLY, min_size=PAYLOADS, max_size=PAYLOADS))
+@pytest.mark.slow
 def test_no_payload_of_a_reviewer_crashes_or_poisons_a_thread(payloads: list[Any]) -> None:
     acted: list[Any] = []
     fake = FakeClassifier(by_words)
