@@ -12,7 +12,6 @@ from .graphs.runs import pending as pending
 from .graphs.runs import recover as recover
 from .graphs.runs import resume as resume
 from .graphs.runs import start as start
-from .graphs.thread import ThreadError as ThreadError
 from .graphs.workflow import Step as Step
 from .graphs.workflow import create_workflow_graph as create_workflow_graph
 from .hub import AdapterHub as AdapterHub
