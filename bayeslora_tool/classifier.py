@@ -28,17 +28,17 @@ from bayeslora_tool.artifacts.manifest import (
 )
 from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
-from bayeslora_tool.inference.choices import ChoiceHead
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
 from bayeslora_tool.inference.network import Head, Linearized, Pass, Reader, precision_of
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
-from bayeslora_tool.inference.prompts import Choices, Prompts, asked_for
 from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
+from bayeslora_tool.language.choices import ChoiceHead
+from bayeslora_tool.language.prompts import Choices, Prompts, asked_for
 from bayeslora_tool.policy import (
     Estimator,
     Policy,

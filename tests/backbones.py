@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bayeslora_tool.artifacts.loading import quiet
+from bayeslora_tool.artifacts.backbone_model import quiet
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 WORDS = ["a", "bad", "book", "day", "film", "fine", "good", "lovely", "meal", "play", "poor"]

@@ -65,7 +65,7 @@ def make_tiny_backbone(folder: Path, *, seed: int) -> Path:
     from transformers import BertConfig, BertForSequenceClassification
 
     from bayeslora_tool.artifacts.backbone import find_backbone
-    from bayeslora_tool.artifacts.loading import load_tokenizer, quiet
+    from bayeslora_tool.artifacts.backbone_model import load_tokenizer, quiet
     from bayeslora_tool.training.recipe import DEFAULT_BACKBONE
 
     torch.manual_seed(seed)

@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner, Result
 
 from bayeslora_tool import BayesLoRAClassifier, Policy
-from bayeslora_tool.artifacts.loading import HEADS, load_with_new, quiet, whole_modules
+from bayeslora_tool.artifacts.backbone_model import HEADS, load_with_new, quiet, whole_modules
 from bayeslora_tool.cli import app
 from bayeslora_tool.inference.forecast import UNMEASURED
 from bayeslora_tool.inference.posterior import Placement, Scope

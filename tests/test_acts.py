@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from bayeslora_tool import AdapterPosterior, BayesLoRAClassifier, Policy
-from bayeslora_tool.artifacts.loading import load_backbone, load_tokenizer, quiet
+from bayeslora_tool.artifacts.backbone_model import load_backbone, load_tokenizer, quiet
 
 LABELS = ("a", "b", "c", "d", "e")
 ACTS = {"first": ["a", "b"], "last": ["e"]}

@@ -20,7 +20,7 @@ from torch import nn
 
 from bayeslora_tool import AdapterHub, BayesLoRAClassifier, Policy, UncertaintyGate
 from bayeslora_tool.agents import Act
-from bayeslora_tool.artifacts.loading import load_with_new, quiet, whole_modules
+from bayeslora_tool.artifacts.backbone_model import load_with_new, quiet, whole_modules
 from bayeslora_tool.inference import mixed
 from bayeslora_tool.inference.mixed import MixedNetwork
 from bayeslora_tool.policy import Estimator

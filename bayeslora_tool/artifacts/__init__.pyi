@@ -1,10 +1,10 @@
 from .backbone import find_backbone as find_backbone
+from .backbone_model import load_backbone as load_backbone
+from .backbone_model import load_tokenizer as load_tokenizer
 from .golden_predictions import check_golden as check_golden
 from .golden_predictions import record_golden as record_golden
 from .loading import LoadedAdapter as LoadedAdapter
 from .loading import load_adapter as load_adapter
-from .loading import load_backbone as load_backbone
-from .loading import load_tokenizer as load_tokenizer
 from .manifest import CalibrationRecord as CalibrationRecord
 from .manifest import Manifest as Manifest
 from .manifest import bundled_adapters as bundled_adapters

@@ -11,7 +11,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import pipeline
 
-from bayeslora_tool.artifacts.loading import Source, load_adapter, quiet
+from bayeslora_tool.artifacts.backbone_model import quiet
+from bayeslora_tool.artifacts.loading import Source, load_adapter
 from bayeslora_tool.benchmarking.timing import Call, take_turns
 from bayeslora_tool.policy import Preset
 

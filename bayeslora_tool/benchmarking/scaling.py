@@ -8,7 +8,7 @@ from statistics import median
 from peft import LoraConfig, get_peft_model
 
 from bayeslora_tool.artifacts.backbone import find_backbone
-from bayeslora_tool.artifacts.loading import load_backbone, load_tokenizer, quiet
+from bayeslora_tool.artifacts.backbone_model import load_backbone, load_tokenizer, quiet
 from bayeslora_tool.benchmarking.timing import Call, Progress, take_turns
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.posterior import AdapterPosterior

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel
 
-from bayeslora_tool.artifacts.loading import load_tokenizer, quiet
+from bayeslora_tool.artifacts.backbone_model import load_tokenizer, quiet
 
 LEAST_SIMILARITY = 0.4  # of CLINC150's 150 intents and 30 tools by name: 67 % of 63 bound rightly
 

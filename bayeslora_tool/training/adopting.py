@@ -12,7 +12,7 @@ from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.artifacts.manifest import ADAPTER_FILES, FILE_NAME, find_adapter_folder
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
-from bayeslora_tool.inference.prompts import asked_for
+from bayeslora_tool.language.prompts import asked_for
 from bayeslora_tool.progress import Progress, silent
 from bayeslora_tool.settings import parse
 from bayeslora_tool.training.dataset import LabelledText, read_labelled

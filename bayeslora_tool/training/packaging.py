@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from bayeslora_tool.artifacts import golden_predictions
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint
-from bayeslora_tool.artifacts.loading import load_backbone, quiet
+from bayeslora_tool.artifacts.backbone_model import load_backbone, quiet
 from bayeslora_tool.artifacts.manifest import (
     BackboneRecord,
     ChoicesRecord,

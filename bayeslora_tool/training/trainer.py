@@ -31,15 +31,14 @@ from transformers import (
 )
 
 from bayeslora_tool.artifacts.backbone import find_backbone
-from bayeslora_tool.artifacts.loading import (
+from bayeslora_tool.artifacts.backbone_model import (
     HEADS,
-    WEIGHTS_NAME,
-    load_adapter,
     load_tokenizer,
     load_with_new,
     quiet,
     whole_modules,
 )
+from bayeslora_tool.artifacts.loading import WEIGHTS_NAME, load_adapter
 from bayeslora_tool.artifacts.manifest import FILE_NAME, find_adapter_folder, read_manifest
 from bayeslora_tool.artifacts.tensors import read_shapes
 from bayeslora_tool.artifacts.vocabulary import tokenizer_folder

@@ -22,12 +22,8 @@ from transformers import (
 )
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.artifacts.loading import (
-    load_adapter,
-    load_backbone,
-    load_tokenizer,
-    quiet,
-)
+from bayeslora_tool.artifacts.backbone_model import load_backbone, load_tokenizer, quiet
+from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.training.adopting import adopt_adapter
 from bayeslora_tool.training.recipe import Recipe, read_training_data
 from bayeslora_tool.training.trainer import train_adapter

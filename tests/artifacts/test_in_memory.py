@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForTokenClassification
 
 from bayeslora_tool import BayesLoRAClassifier
-from bayeslora_tool.artifacts.loading import load_backbone, load_tokenizer, quiet
+from bayeslora_tool.artifacts.backbone_model import load_backbone, load_tokenizer, quiet
 from tests.artifacts.test_plain_peft import save
 
 TEXTS = ["a good, fine, lovely film", "a poor book", "what a day it was, and what a meal"]

@@ -10,7 +10,8 @@ from typing import Any
 import peft
 import pytest
 
-from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, quiet
+from bayeslora_tool.artifacts.backbone_model import load_backbone, quiet
+from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.inference.posterior import AdapterPosterior
 
 LAYERS: dict[str, Any] = {"target_modules": ["query", "value"]}

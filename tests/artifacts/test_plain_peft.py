@@ -12,7 +12,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from bayeslora_tool.artifacts.loading import load_adapter, load_backbone, quiet
+from bayeslora_tool.artifacts.backbone_model import load_backbone, quiet
+from bayeslora_tool.artifacts.loading import load_adapter
 
 IDS = torch.tensor([[101, 2023, 3185, 2001, 2307, 102]])
 LABELS = ["bad", "good"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoModelForSequenceClassification
 
-from bayeslora_tool.artifacts.loading import quiet
+from bayeslora_tool.artifacts.backbone_model import quiet
 from bayeslora_tool.artifacts.manifest import SelfCheck
 from bayeslora_tool.inference import self_check
 from bayeslora_tool.inference.encoding import Encoded

@@ -19,7 +19,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from bayeslora_tool.artifacts.loading import quiet
+from bayeslora_tool.artifacts.backbone_model import quiet
 from bayeslora_tool.inference import bert
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.network import Network

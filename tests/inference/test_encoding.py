@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CanineTokenizer, PreTrainedTokenizerFast
 
 from bayeslora_tool.artifacts.backbone import find_backbone
-from bayeslora_tool.artifacts.loading import load_tokenizer
+from bayeslora_tool.artifacts.backbone_model import load_tokenizer
 from bayeslora_tool.inference.encoding import MAX_CHARACTERS, Encoder, batches
 from bayeslora_tool.training.recipe import DEFAULT_BACKBONE
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel, TorchAoConfig
 
 from bayeslora_tool import AdapterHub, AdapterPosterior, BayesLoRAClassifier
-from bayeslora_tool.artifacts.loading import load_tokenizer, load_with_new, quiet
+from bayeslora_tool.artifacts.backbone_model import load_tokenizer, load_with_new, quiet
 from bayeslora_tool.inference.estimators import log_odds
 from tests.backbones import save_backbone
 

@@ -85,7 +85,7 @@ class TestTraining:
         from peft import get_peft_model
         from transformers import TrainingArguments
 
-        from bayeslora_tool.artifacts.loading import load_with_new, quiet
+        from bayeslora_tool.artifacts.backbone_model import load_with_new, quiet
         from bayeslora_tool.inference.posterior import AdapterPosterior
         from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
 
@@ -353,7 +353,7 @@ class TestBalanced:
         from peft import get_peft_model
         from transformers import TrainingArguments
 
-        from bayeslora_tool.artifacts.loading import load_with_new, quiet
+        from bayeslora_tool.artifacts.backbone_model import load_with_new, quiet
         from bayeslora_tool.inference.posterior import AdapterPosterior
         from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
 

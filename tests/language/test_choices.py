@@ -19,10 +19,11 @@ from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from bayeslora_tool import AdapterHub, BayesLoRAClassifier, Policy, decide
-from bayeslora_tool.artifacts.loading import load_adapter, quiet
+from bayeslora_tool.artifacts.backbone_model import quiet
+from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.posterior import AdapterPosterior
-from bayeslora_tool.inference.prompts import Choices, Prompts
+from bayeslora_tool.language.prompts import Choices, Prompts
 from tests.backbones import FAMILIES, WORDS, save_backbone, settings_of, word_tokenizer
 
 RATE = 0.2

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.network import Raw, Reader
-from bayeslora_tool.inference.prompts import ChoiceTree
+from bayeslora_tool.language.prompts import ChoiceTree
 
 _TRIED = 4  # choices that loading waits for
 _FULL, _SLIDING = "full_attention", "sliding_attention"
