@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.frozen import FrozenWeights
-from bayeslora_tool.artifacts.in_memory import take_model, weights_fingerprint
-from bayeslora_tool.artifacts.loading import Source, load_adapter
+from bayeslora_tool.artifacts.in_memory import load_or_take, short_fingerprint
+from bayeslora_tool.artifacts.loading import Source
 from bayeslora_tool.artifacts.manifest import (
     Forecast,
     Manifest,
@@ -30,11 +30,11 @@ from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
 from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
-from bayeslora_tool.inference.network import Head, Linearized, Pass, Reader, precision_of
+from bayeslora_tool.inference.network import Head, Linearized, Pass, Reader
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
-from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope
-from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_pass
+from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope, posterior_of
+from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_by, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.language.choices import ChoiceHead
@@ -122,11 +122,7 @@ class BayesLoRAClassifier:
         # What `adaptive` starts from; both are measured at calibration, and sureness is fitted.
         self.offset, self._forecast = sequential.UNMEASURED, forecast.UNMEASURED
         self.sureness: Sureness | None = None
-        if manifest is None:
-            self._adapter = weights_fingerprint(model)
-        else:
-            files = "".join(sorted(manifest.adapter_files.values()))
-            self._adapter = hashlib.sha256(files.encode()).hexdigest()[:12]
+        self._adapter = short_fingerprint(model, manifest)
         self.max_tokens = longest_text(model, tokenizer)
         self.choices = choices
         encoder, head = self._reading()
@@ -223,27 +219,18 @@ class BayesLoRAClassifier:
 
         See ``Policy.calibrated_for``.
         """
-        scoring, posterior = scoring or self.scoring, self.posterior
-        parts = [
-            f"adapter {self._adapter}",
-            f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}",
-            f"temperature {self.temperature:.6g}",
-            scoring.estimator,
-        ]
+        scoring, more = scoring or self.scoring, []
         if self.choices is not None:
-            parts.append(f"choices {self.choices.fingerprint}")
+            more.append(f"choices {self.choices.fingerprint}")
         if self.acts_fingerprint is not None:
-            parts.append(f"acts {self.acts_fingerprint}")
+            more.append(f"acts {self.acts_fingerprint}")
         if self.sureness is not None:
             fitted = hashlib.sha256(self.sureness.model_dump_json().encode()).hexdigest()[:6]
-            parts.append(f"sureness {fitted}")
-        if scoring.estimator in ("monte_carlo", "adaptive"):
-            parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
+            more.append(f"sureness {fitted}")
+        start = ""
         if scoring.estimator == "adaptive":
             start = hashlib.sha256(repr((self.forecast, self.offset)).encode()).hexdigest()[:6]
-            parts.append(f"error={scoring.error:g},{scoring.draw_error:g} start {start}")
-        precision = precision_of(self.network.model)
-        return ", ".join(parts if precision == "torch.float32" else [*parts, precision])
+        return scored_by(self.network, self._adapter, scoring, more, start)
 
     @classmethod
     def from_pretrained(
@@ -316,27 +303,13 @@ class BayesLoRAClassifier:
             if labels is not None:
                 raise ValueError("`labels` are those of `choices`; leave labels= out")
             labels = [*asked.verbalizers]
-        if isinstance(adapter, str | Path):
-            if tokenizer is not None:
-                raise ValueError(
-                    "`tokenizer` is for a model in memory; leave it out: that of an adapter on "
-                    "disk lies beside it or its backbone"
-                )
-            loaded = load_adapter(adapter, labels=labels, causal=True if asked else None, **on_disk)
-        else:
-            loaded = take_model(adapter, tokenizer, labels, causal=asked is not None)
-            if given := [name for name, value in on_disk.items() if value is not None]:
-                raise ValueError(
-                    f"`{given[0]}` is for an adapter on disk; leave it out: a model in memory is "
-                    f"taken as it is and where it is"
-                )
+        # What is on disk says itself whether it is a language model.
+        causal = asked is not None or (None if isinstance(adapter, str | Path) else False)
+        loaded = load_or_take(adapter, tokenizer, labels, causal=causal, **on_disk)
         asked = _as_recorded(asked, loaded.manifest)
         recorded = loaded.manifest.posterior if loaded.manifest else None
-        posterior = AdapterPosterior(
-            loaded.model,
-            placement=placement or (recorded.placement if recorded else "input"),
-            scope=scope or (recorded.scope if recorded else "token"),
-            dropout=dropout if dropout is not None or not recorded else recorded.dropout,
+        posterior = posterior_of(
+            loaded.model, recorded, placement=placement, scope=scope, dropout=dropout
         )
         classifier = cls(
             loaded.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -13,7 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bayeslora_tool.artifacts.adapter_config import CLASS_ENDS, Task, check_task
-from bayeslora_tool.artifacts.loading import LoadedAdapter, check_exclusive, checked_labels
+from bayeslora_tool.artifacts.loading import (
+    LoadedAdapter,
+    check_exclusive,
+    checked_labels,
+    load_adapter,
+)
+from bayeslora_tool.artifacts.manifest import Manifest
 from bayeslora_tool.artifacts.other_methods import check_method
 from bayeslora_tool.artifacts.vocabulary import check_vocabulary
 
@@ -69,8 +76,8 @@ def take_model(
         )
     assert isinstance(base, PreTrainedModel)
     config = base.config
-    if causal:
-        names = checked_labels(labels, len(labels or ()), name)
+    if causal:  # a model that is not asked to choose has no labels
+        names = () if labels is None else checked_labels(labels, len(labels), name)
     else:
         check_exclusive(config.problem_type, name)
         if labels is None:
@@ -78,6 +85,56 @@ def take_model(
         names = checked_labels(labels, config.num_labels, name)
     check_vocabulary(tokenizer, base, f"given for {name}")
     return LoadedAdapter(model, tokenizer, names)
+
+
+def load_or_take(
+    adapter: str | Path | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    labels: Sequence[str] | None,
+    *,
+    causal: bool | None,
+    **on_disk: Any,
+) -> LoadedAdapter:
+    """An adapter by name or folder, or a model in memory.
+
+    Args:
+        adapter: See ``BayesLoRAClassifier.from_pretrained``.
+        tokenizer: Of a model in memory, which needs one.
+        labels: See ``load_adapter``.
+        causal: As for ``load_adapter``; None: a model in memory is a classifier.
+        **on_disk: Other arguments of ``load_adapter``, None where nothing was said.
+
+    Raises:
+        TypeError, ValueError: As :func:`take_model` and ``load_adapter``; or an argument that is
+            for the other kind.
+    """
+    if isinstance(adapter, str | Path):
+        if tokenizer is not None:
+            raise ValueError(
+                "`tokenizer` is for a model in memory; leave it out: that of an adapter on "
+                "disk lies beside it or its backbone"
+            )
+        return load_adapter(adapter, labels=labels, causal=causal, **on_disk)
+    loaded = take_model(adapter, tokenizer, labels, causal=bool(causal))
+    if given := [name for name, value in on_disk.items() if value is not None]:
+        raise ValueError(
+            f"`{given[0]}` is for an adapter on disk; leave it out: a model in memory is "
+            f"taken as it is and where it is"
+        )
+    return loaded
+
+
+def short_fingerprint(model: nn.Module, manifest: Manifest | None) -> str:
+    """Of an adapter: of its files as recorded, or of what it brought into memory.
+
+    Args:
+        model: As PEFT has it, not fused.
+        manifest: Of the adapter, if it has one.
+    """
+    if manifest is None:
+        return weights_fingerprint(model)
+    files = "".join(sorted(manifest.adapter_files.values()))
+    return hashlib.sha256(files.encode()).hexdigest()[:12]
 
 
 def weights_fingerprint(model: nn.Module) -> str:

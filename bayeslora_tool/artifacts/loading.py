@@ -111,8 +111,8 @@ def load_adapter(
         dtype: Of the frozen backbone; None is float32.
         quantization_config: Of transformers, to quantize the frozen backbone by.
         frozen: What other adapters on this backbone hold already.
-        causal: Whether it is that of a language model, and ``labels`` are its choices; None: as
-            ``bayeslora.json`` says.
+        causal: Whether it is that of a language model, and ``labels`` are its choices, if it has
+            any; None: as ``bayeslora.json`` says.
 
     Raises:
         FileNotFoundError: Adapter or backbone not found.
@@ -162,11 +162,11 @@ def _load(
         )
     config = read_adapter_config(folder, causal=causal)
     shapes = read_shapes(folder / WEIGHTS_NAME)
-    if causal:
-        n_labels = len(manifest.labels if manifest else labels or ())
-    else:
-        n_labels = _head_size(shapes, folder)
-    names = _check_labels(manifest, labels, n_labels, folder)
+    names: tuple[str, ...] = ()  # a model that is not asked to choose has no labels
+    if not causal:
+        names = _check_labels(manifest, labels, _head_size(shapes, folder), folder)
+    elif (known := manifest.labels if manifest else labels) is not None:
+        names = _check_labels(manifest, labels, len(known), folder)
     base_folder = _find_base(folder, base, base_revision, manifest, config)
     if manifest is not None:
         found = backbone_fingerprint(base_folder)

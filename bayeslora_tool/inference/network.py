@@ -288,6 +288,12 @@ class Network:
         other.groups = groups
         return other
 
+    def asked(self, head: Head) -> Network:
+        """The same model, asked for something else."""
+        other = copy.copy(self)
+        other.head = head
+        return other
+
     def _tempered(self, logits: Tensor) -> Tensor:
         """Logits (B, C) over the temperature, of the groups (B, G) if there are."""
         tempered = logits.cpu().double() / self.temperature

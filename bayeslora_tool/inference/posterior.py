@@ -37,6 +37,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from bayeslora_tool.artifacts.manifest import PosteriorRecord
 from bayeslora_tool.artifacts.other_methods import check_method
 
 Placement = Literal["rank", "input"]
@@ -205,9 +206,9 @@ class AdapterPosterior:
         return self._stack(mask, seed, draws, 1, device)[:, 0]  # (T, n)
 
     def _stack(
-        self, mask: str, seed: int, draws: range, length: int, device: torch.device
+        self, mask: str, seed: int, draws: range, length: int, device: torch.device, first: int = 0
     ) -> Tensor:
-        """Masks of one name: (T, length, n), where a longer ``length`` only appends."""
+        """Masks of one name: (T, length, n), from position ``first`` on; more only append."""
         key = int.from_bytes(hashlib.blake2b(mask.encode(), digest_size=8).digest(), "little")
         threshold = np.uint64(round(self.dropout * 2**64))
         n = self.widths[module_of(mask)]
@@ -216,7 +217,9 @@ class AdapterPosterior:
             # Philox is counter-based: the draw index in the counter's top word gives each draw
             # its own stream of 2**192 numbers, and raw output is stable across NumPy releases.
             bits = np.random.Philox(key=[seed, key], counter=[0, 0, 0, t])
-            keep[row] = (bits.random_raw(length * n) >= threshold).reshape(length, n)
+            bits.advance(first * n // 4)  # each count gives four numbers
+            drawn = bits.random_raw(first * n % 4 + length * n)[first * n % 4 :]
+            keep[row] = (drawn >= threshold).reshape(length, n)
         return torch.from_numpy(keep).to(device) / (1 - self.dropout)
 
 
@@ -259,9 +262,11 @@ class FixedDraws:
             mask = self.posterior._sequence_masks(name, self.seed, self.draws, h.device)[:, None]
         elif self.places is not None:
             check_places(self.places, module, positions)
-            longest = int(self.places.max()) + 1
-            mask = self.posterior._stack(name, self.seed, self.draws, longest, h.device)
-            mask = mask[:, self.places]  # (T, B, positions, n)
+            first, last = (int(place) for place in self.places.aminmax())
+            mask = self.posterior._stack(
+                name, self.seed, self.draws, last + 1 - first, h.device, first
+            )
+            mask = mask[:, self.places - first]  # (T, B, positions, n)
         else:
             mask = self.posterior._stack(name, self.seed, self.draws, positions, h.device)
         if self.part != 1:
@@ -270,6 +275,31 @@ class FixedDraws:
             mask = mask[:, None]  # (T, 1, 1 or positions, n)
         mask = mask.to(h.dtype)
         return (h.reshape(t, -1, positions, n) * mask).reshape(h.shape)
+
+
+def posterior_of(
+    model: nn.Module,
+    record: PosteriorRecord | None,
+    *,
+    placement: Placement | None = None,
+    scope: Scope | None = None,
+    dropout: float | None = None,
+) -> AdapterPosterior:
+    """The posterior that an adapter was trained with, but for what is named.
+
+    Args:
+        model: See :class:`AdapterPosterior`, also for what it raises.
+        record: Of the training; None: PEFT's own, which masks inputs, token by token.
+        placement: Instead of the recorded one, as the next two.
+        scope: See above.
+        dropout: See above.
+    """
+    return AdapterPosterior(
+        model,
+        placement=placement or (record.placement if record else "input"),
+        scope=scope or (record.scope if record else "token"),
+        dropout=dropout if dropout is not None or not record else record.dropout,
+    )
 
 
 def check_places(places: Tensor, module: str, positions: int) -> None:

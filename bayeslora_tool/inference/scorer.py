@@ -13,7 +13,7 @@ from bayeslora_tool.inference import estimators, sequential
 from bayeslora_tool.inference.encoding import Encoded, batches
 from bayeslora_tool.inference.estimators import Moments
 from bayeslora_tool.inference.forecast import forecast_belief
-from bayeslora_tool.inference.network import Linearized, Network, Pass
+from bayeslora_tool.inference.network import Linearized, Network, Pass, precision_of
 from bayeslora_tool.inference.sequential import Belief
 from bayeslora_tool.inference.sureness import Reference
 from bayeslora_tool.policy import Policy, Scoring
@@ -60,6 +60,34 @@ def _scored(
     n = len(moments.mean)
     far, certain = reference.novelties(passed, n), reference.surenesses(passed, n)
     return Scored(moments, [source] * n, [n_draws] * n, far, certain)
+
+
+def scored_by(
+    network: Network, adapter: str, scoring: Scoring, more: Sequence[str] = (), start: str = ""
+) -> str:
+    """Everything a prediction depends on besides its text, in one line.
+
+    Args:
+        network: That runs.
+        adapter: Fingerprint of its adapter.
+        scoring: What is computed.
+        more: What else the numbers depend on.
+        start: What ``adaptive`` starts from.
+    """
+    posterior = network.posterior
+    parts = [
+        f"adapter {adapter}",
+        f"{posterior.placement} {posterior.scope} p={posterior.dropout:g}",
+        f"temperature {network.temperature:.6g}",
+        scoring.estimator,
+        *more,
+    ]
+    if scoring.estimator in ("monte_carlo", "adaptive"):
+        parts.append(f"T={scoring.n_draws} seed={scoring.seed}")
+    if scoring.estimator == "adaptive":
+        parts.append(f"error={scoring.error:g},{scoring.draw_error:g} start {start}")
+    precision = precision_of(network.model)
+    return ", ".join(parts if precision == "torch.float32" else [*parts, precision])
 
 
 class Stages:

@@ -32,14 +32,18 @@ class ChoiceHead:
     Args:
         tree: Of the choices; its tokens stand at the end of each row.
         length_normalized: See ``prompts.Choices``.
+        rest: Whether "anything else" is one more choice, the last: then the logits are logarithms
+            of probabilities that sum to 1.
     """
 
-    def __init__(self, tree: ChoiceTree, *, length_normalized: bool = False) -> None:
-        self.tree, self.length_normalized = tree, length_normalized
+    def __init__(
+        self, tree: ChoiceTree, *, length_normalized: bool = False, rest: bool = False
+    ) -> None:
+        self.tree, self.length_normalized, self.rest = tree, length_normalized, rest
 
     def n_labels(self, model: Any) -> int:
         """Choices."""
-        return len(self.tree.choices)
+        return len(self.tree.choices) + self.rest
 
     def run(self, model: Any, ids: Tensor, mask: Tensor) -> Raw:
         """A pass over rows padded on the left, ids and mask (B, L); features of the prompts."""
@@ -128,9 +132,31 @@ class ChoiceHead:
         """(B, C), of the logits (B, L', V) whose last places are those of the tree."""
         logits = logits[:, -1 - len(self.tree.tokens) :].float()
         choice, place, token = self.tree.steps.to(logits.device)
-        sure = logits[:, place, token] - logits.logsumexp(dim=-1)[:, place]  # (B, E)
+        norm = logits.logsumexp(dim=-1)  # (B, N + 1)
+        sure = logits[:, place, token] - norm[:, place]  # (B, E)
         sums = sure.new_zeros(len(sure), len(self.tree.choices)).index_add(1, choice, sure)
-        return sums / self.tree.lengths.to(sums) if self.length_normalized else sums
+        if self.length_normalized:
+            return sums / self.tree.lengths.to(sums)
+        return torch.cat([sums, self._leaving(logits, norm)], dim=1) if self.rest else sums
+
+    def _leaving(self, logits: Tensor, norm: Tensor) -> Tensor:
+        """(B, 1), log-probability that the text goes on with none of the choices.
+
+        The sum over all places where it may leave the tree; 1 minus the choices' would lose all
+        digits where they are almost certain.
+        """
+        tree = self.tree
+        _, place, token = tree.steps.to(logits.device)
+        others = logits.clone()
+        others[:, place, token] = -torch.inf
+        leave = others.logsumexp(dim=-1) - norm
+        nodes = torch.tensor(tree.tokens, dtype=torch.long, device=logits.device)
+        parents = tree.parents.to(logits.device)
+        own = logits[:, parents, nodes] - norm[:, parents]  # (B, N)
+        arrive = own @ tree.above.to(own).T
+        return torch.cat([leave[:, :1], arrive + leave[:, 1:]], dim=1).logsumexp(
+            dim=1, keepdim=True
+        )
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bayeslora_tool.inference.encoding import Encoded, Encoder
 from bayeslora_tool.inference.wording import Wording
+from bayeslora_tool.language.template_tokenizer import TemplateTokenizer
 from bayeslora_tool.text import beginning, check_label
 
 TEXT = "{text}"  # where a template takes the text
@@ -111,6 +110,7 @@ class ChoiceTree:
     Attributes:
         tokens: Of the N nodes: of each proper beginning of a choice the last token.
         depths: (N,), how many tokens lie between a node and the prompt.
+        parents: (N,), the place that a node's own probability is read from, see ``steps``.
         above: (N, N), whether a node (row) follows on another, or is it.
         steps: For each token of each choice: the choice, the place that its probability is read
             from (0 is the prompt's last token, 1 + i node i), and the token, (3, E).
@@ -128,11 +128,24 @@ class ChoiceTree:
         self.choices = [list(ids) for ids in choices]
         self.tokens = [begun[-1] for begun in nodes]
         self.depths = torch.tensor([len(begun) - 1 for begun in nodes], dtype=torch.long)
+        parents = [1 + nodes.get(begun[:-1], -1) for begun in nodes]
+        self.parents = torch.tensor(parents, dtype=torch.long)
         self.above = torch.tensor(
             [[one[: len(other)] == other for other in nodes] for one in nodes], dtype=torch.bool
-        )
+        ).view(len(nodes), len(nodes))
         self.steps = torch.tensor(steps).T
         self.lengths = torch.tensor([len(ids) for ids in choices])
+
+
+def left_padded(batch: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and mask, both (B, L), of rows that all end in the last column."""
+    longest = max(len(text.ids) for text in batch)
+    ids = torch.full((len(batch), longest), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(batch):
+        ids[row, longest - len(text.ids) :] = torch.tensor(text.ids)
+        mask[row, longest - len(text.ids) :] = 1
+    return ids, mask
 
 
 class Prompts:
@@ -154,22 +167,13 @@ class Prompts:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, choices: Choices
     ) -> None:
-        if not tokenizer.is_fast:
-            raise ValueError(
-                f"{type(tokenizer).__name__} does not tell which characters a token stands for, so "
-                f"no text can be cut to fit a prompt; `choices` needs a fast tokenizer (use_fast)"
-            )
+        self._tokens = TemplateTokenizer(tokenizer)
         self._plain = Encoder(tokenizer, max_tokens)
         self.pad_id = self._plain.pad_id
-        backend: Any = tokenizer.backend_tokenizer
-        self._tokenizer = Tokenizer.from_str(backend.to_str())
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._tokenizer.encode_special_tokens = False  # those of the template are meant
-        added = [t.content.strip() for t in tokenizer.added_tokens_decoder.values() if t.special]
-        self._special = [token for token in added if len(token) > 1]
         self._before, self._after = choices.template.split(TEXT)
-        self._begin = self._beginning()
+        own = self._tokens.encode(self._before).ids
+        begin = self._tokens.begin
+        self._begin = [] if own[: len(begin)] == begin else begin
         self.tree = ChoiceTree(self._tokens_of(choices))
         self._most = max_tokens - int(self.tree.lengths.max()) + 1
         if (n := len(self._ids(""))) >= self._most:
@@ -206,37 +210,19 @@ class Prompts:
 
     def tensors(self, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
         """Ids and mask, both (B, L), padded on the left: the choices stand in the same columns."""
-        longest = max(len(text.ids) for text in batch)
-        ids = torch.full((len(batch), longest), self.pad_id)
-        mask = torch.zeros_like(ids)
-        for row, text in enumerate(batch):
-            ids[row, longest - len(text.ids) :] = torch.tensor(text.ids)
-            mask[row, longest - len(text.ids) :] = 1
-        return ids, mask
-
-    def _beginning(self) -> list[int]:
-        """What the tokenizer puts before each text, unless the template says it itself."""
-        bare = self._tokenizer.encode("a", add_special_tokens=False).ids
-        whole = self._tokenizer.encode("a").ids
-        n = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
-        begin = whole[:n]
-        own = self._tokenizer.encode(self._before, add_special_tokens=False).ids
-        return [] if own[: len(begin)] == begin else begin
+        return left_padded(batch, self.pad_id)
 
     def _ids(self, text: str, answer: str = "") -> list[int]:
         prompt = self._before + text + self._after + answer
-        return self._begin + self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        ids: list[int] = self._tokens.encode(prompt).ids
+        return self._begin + ids
 
     def _prompt(self, text: str) -> tuple[list[int], bool]:
         """Of the prompt, and whether the text had to be cut."""
-        while found := next((token for token in self._special if token in text), None):
-            # A text's own "<|end|>" is words, not a token.
-            text = text.replace(found, f"{found[0]} {found[1:]}")
+        text = self._tokens.as_words(text)
         cut = False
         while True:
-            encoding = self._tokenizer.encode(
-                self._before + text + self._after, add_special_tokens=False
-            )
+            encoding = self._tokens.encode(self._before + text + self._after)
             over = len(self._begin) + len(encoding.ids) - self._most
             if over <= 0 or not text:
                 return self._begin + encoding.ids, cut

@@ -24,66 +24,19 @@ from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.language.prompts import Choices, Prompts
-from tests.backbones import FAMILIES, WORDS, save_backbone, settings_of, word_tokenizer
+from tests.backbones import FAMILIES, WORDS, save_backbone, word_tokenizer
+from tests.language.tiny import KINDS, POSITIONS, RATE, adapted, tokens
 
-RATE = 0.2
-POSITIONS = 64  # of letters, texts have more than of words
 # Of one token and of several, two of which begin alike.
 CHOICES = {"good": " good film", "bad": " bad", "meh": " poor meal day", "odd": " poor meal a"}
 TEMPLATE = "a {text} play"
 TEXTS = ["fine", "bad day lovely lovely book", "a good film"]
-WINDOWS: Mapping[str, dict[str, Any]] = {
-    "gemma3": {
-        "sliding_window": 4,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    },
-    "mistral": {"sliding_window": 4},
-}
-KINDS = [
-    "llama",
-    *(
-        pytest.param(kind, marks=pytest.mark.slow)
-        for kind in ("gpt2", "qwen3", "gemma3", "phi3", "mistral", "opt")
-    ),
-]
-
-
-def adapted(kind: str) -> tuple[Any, PreTrainedTokenizerFast]:
-    """A language model with LoRA of random weights on all its linear layers but the last."""
-    torch.manual_seed(0)
-    tokenizer = word_tokenizer(habits=FAMILIES[kind].habits)
-    config = settings_of(kind, len(tokenizer))
-    config.max_position_embeddings = POSITIONS
-    for name, value in WINDOWS.get(kind, {}).items():
-        setattr(config, name, value)
-    with quiet():
-        peft = get_peft_model(
-            AutoModelForCausalLM.from_config(config),
-            LoraConfig(
-                task_type="CAUSAL_LM", r=3, lora_alpha=6, lora_dropout=RATE,
-                target_modules="all-linear",
-            ),
-        )  # fmt: skip
-    torch.manual_seed(1)
-    for name, parameter in peft.named_parameters():
-        if "lora_" in name:
-            nn.init.normal_(parameter, std=0.15)
-        elif parameter.dim() > 1:
-            nn.init.normal_(parameter, std=0.3)
-    return peft.eval(), tokenizer
 
 
 def loaded(kind: str = "llama", **options: Any) -> BayesLoRAClassifier:
     peft, tokenizer = adapted(kind)
     asked = {"choices": CHOICES, "template": TEMPLATE} | options
     return BayesLoRAClassifier.from_pretrained(peft, tokenizer=tokenizer, **asked)
-
-
-def tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """As in training: a beginning if the family has one, and no end."""
-    ids: list[int] = tokenizer(text)["input_ids"]
-    end = tokenizer.eos_token_id
-    return ids[:-1] if ids[-1] == end else ids
 
 
 class BruteForce:
