@@ -14,6 +14,7 @@ no tokenizer, no task.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -232,6 +233,8 @@ class Linearization:
     ) -> None:
         self.posterior, self.n_texts, self.text_of = posterior, n_texts, text_of
         self.places = places
+        self.shared = None if places is None or keep else _shared(places)
+        self.n_dense = 0  # layers in a row whose gradient was nowhere 0, see _used()
         self.noise_variance = noise_variance
         self.keep = keep
         self.calls = Calls(posterior.scope)
@@ -256,14 +259,20 @@ class Linearization:
             )
         gradient = gradient.reshape(self.n_texts, -1, gradient.shape[-1])  # (B, L, n)
         if self.posterior.scope == "token":
-            if self.places is not None:  # tokens at one place share a mask
+            if self.places is not None:
                 check_places(self.places, module_of(mask), gradient.shape[1])
+            if self.keep and self.places is not None:
                 shared = gradient.new_zeros(
                     self.n_texts, int(self.places.max()) + 1, gradient.shape[-1]
                 )
                 index = self.places[..., None].expand_as(gradient)
                 gradient = shared.scatter_add_(1, index, gradient)
-            self._of_tokens += self._variance(mask, gradient)
+            if self.shared is None:
+                self._of_tokens += self._variance(mask, gradient)
+            else:
+                begin, sums = self.shared
+                self._of_tokens += self._variance(mask, gradient[:, :begin])
+                self._of_tokens += self._variance(mask, sums @ gradient[:, begin:])
             if self.keep:
                 self.gradients[mask] = gradient
             return
@@ -280,10 +289,12 @@ class Linearization:
         return sum(shares, torch.zeros_like(self._of_tokens))
 
     def _variance(self, mask: str, gradient: Tensor) -> Tensor:
-        squared = gradient.square().sum(dim=1)  # (B, n)
         if self.noise_variance is None:
             rate = self.posterior.dropout
-            return squared.sum(dim=1) * (rate / (1 - rate))
+            # One read, where square and sum take three.
+            size: Tensor = vector_norm(gradient, dim=(1, 2))
+            return size.square() * (rate / (1 - rate))
+        squared = gradient.square().sum(dim=1)  # (B, n)
         return squared @ self.noise_variance[module_of(mask)].to(squared)
 
 
@@ -393,7 +404,7 @@ class _Linearized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), frozen = gradients, ctx.frozen
-        used = _used(gradient)
+        used = _used(gradient, ctx.parts[0].noise)
         on = None
         if ctx.needs_input_grad[0]:
             if frozen.frozen is None:
@@ -408,22 +419,46 @@ class _Linearized(torch.autograd.Function):
                 theirs = used[(start <= used) & (used < stop)] - start
             by_rank = _product(own, theirs, layer.up)  # (N, r)
             rank = layer.posterior.placement == "rank"
-            by_mask = (by_rank if rank else by_rank @ layer.down) * h
+            by_mask = by_rank * h if rank else (by_rank @ layer.down).mul_(h)
             part.noise.collect(part.mask, by_mask.view(*part.shape, -1))
             if on is not None and not layer.merged:
                 on[part.rows].addmm_(by_rank, layer.down)
         return (None if on is None else on.to(ctx.dtype), *[None] * (2 + len(ctx.parts)))
 
 
-def _used(gradient: Tensor) -> Tensor | None:
+def _shared(places: Tensor) -> tuple[int, Tensor] | None:
+    """From which column on tokens share places, and what sums them by place; None if none does.
+
+    Args:
+        places: (B, L); the columns that share a place are the same in all texts.
+
+    Returns:
+        The column, and (P, L - column) of 0 and 1.
+    """
+    longest = places[places.amax(dim=1).argmax()].tolist()  # without padding
+    twice = [place for place, n in Counter(longest).items() if n > 1]
+    if not twice:
+        return None
+    begin = longest.index(min(twice))
+    behind = longest[begin:]
+    sums = [[float(place == one) for place in behind] for one in dict.fromkeys(behind)]
+    return begin, torch.tensor(sums, device=places.device)
+
+
+def _used(gradient: Tensor, noise: Linearization) -> Tensor | None:
     """The rows of a gradient (N, n) that are not 0, or None where most are not.
 
-    A head that reads one token of each text leaves the others no gradient in the last layer.
+    A head that reads one token of each text leaves the others no gradient in the last layer. Behind
+    it, on the way back, all have one, and nobody looks any more.
     """
     if gradient.device.type != "cpu":  # to count them, the processor would wait for the device
         return None
+    if noise.n_dense > 2:  # query, key and value of one layer may come in any order
+        return None
     used = vector_norm(gradient, dim=1).nonzero()[:, 0]  # any() is slower
-    return None if 2 * len(used) > len(gradient) else used
+    dense = 2 * len(used) > len(gradient)
+    noise.n_dense = noise.n_dense + 1 if dense else 0
+    return None if dense else used
 
 
 def _product(x: Tensor, used: Tensor | None, weight: Tensor) -> Tensor:
