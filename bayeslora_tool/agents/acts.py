@@ -23,7 +23,8 @@ class Act:
     """What a gate asks of a call of one tool.
 
     Attributes:
-        labels: The labels that lead to it: names, globs (``"book_*"``), or ``fits(label) -> bool``.
+        labels: The labels that lead to it: names, globs (``"book_*"``), or ``fits(label) -> bool``;
+            None: the one of the tool's own name.
         check: ``check(args, prediction) -> bool``, asked of a sure call whose label fits; if it
             says no, or raises, the call is escalated. It may run more than once, and of a call that
             changed on its way it sees the probabilities of the likeliest labels only.
@@ -31,14 +32,17 @@ class Act:
         classifier: Instead of the gate's.
         policy: Instead of the gate's.
         allowed_decisions: What a reviewer of such a call may decide.
+        sure_arguments: With ``signal="model"``: arguments that must be there, and of which the
+            model must be as sure as of the tool; if it is not, the call is escalated.
     """
 
-    labels: Labels
+    labels: Labels | None = None
     check: Callable[[Mapping[str, Any], Prediction], bool] | None = None
     text: Callable[[ToolCall, Any], str] | None = None
     classifier: Any = None
     policy: Policy | None = None
     allowed_decisions: Sequence[DecisionType] = tuple(ALL_DECISIONS)
+    sure_arguments: Sequence[str] = ()
 
 
 def read_acts(acts: Mapping[str, Act | Labels], classifier: Any) -> dict[str, Act]:
@@ -57,8 +61,11 @@ def read_acts(acts: Mapping[str, Act | Labels], classifier: Any) -> dict[str, Ac
     table = {}
     for tool, given in acts.items():
         act = given if isinstance(given, Act) else Act(labels=given)
+        if isinstance(act.sure_arguments, str):
+            raise TypeError(f"`acts[{tool!r}].sure_arguments` must be a list of names, not one str")
         if not callable(act.labels):
-            names = [act.labels] if isinstance(act.labels, str) else list(act.labels)
+            named = tool if act.labels is None else act.labels
+            names = [named] if isinstance(named, str) else list(named)
             act = Act(**{**vars(act), "labels": tuple(names)})
             _check_names(tool, names, act.classifier or classifier)
         _check_decisions(tool, act.allowed_decisions)
@@ -102,7 +109,7 @@ def fits(act: Act, label: str, classifier: Any) -> bool:
         return bool(act.labels(label))
     # A classifier over acts has other names for the labels that lead to one.
     leads = getattr(classifier, "act_of", {})
-    return any(fnmatchcase(label, name) or leads.get(name) == label for name in act.labels)
+    return any(fnmatchcase(label, name) or leads.get(name) == label for name in act.labels or ())
 
 
 def _check_decisions(tool: str, allowed: Any) -> None:

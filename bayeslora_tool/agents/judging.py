@@ -163,11 +163,12 @@ class Judge:
     def _to_score(self, state: GateState) -> tuple[list[ToolCall], list[Wanted | DecisionRecord]]:
         """The calls to gate, and for each one what is to be scored, or else its record."""
         calls = self._calls(state)
-        texts: list[Wanted | DecisionRecord] = []
-        for call in calls:
-            text = self._text(call, state)
-            texts.append(Wanted(text, self._reader(call)) if isinstance(text, str) else text)
-        return calls, texts
+        return calls, [self._wanted(call, state) for call in calls]
+
+    def _wanted(self, call: ToolCall, state: Any) -> Wanted | DecisionRecord:
+        """What is to be scored for a call, or else its record."""
+        text = self._text(call, state)
+        return Wanted(text, self._reader(call)) if isinstance(text, str) else text
 
     def _paired(
         self,
@@ -207,8 +208,8 @@ class Judge:
         """The verdict on a call that nobody saw when the model made its calls."""
 
         def judge() -> DecisionRecord:
-            text, reader = self._text(call, state), self._reader(call)
-            record = self._score(text, reader) if isinstance(text, str) else text
+            wanted = self._wanted(call, state)
+            record = self._score(*wanted) if isinstance(wanted, Wanted) else wanted
             record = self._at_the_door(call, self._verdict(call, record), state)
             tell(self._event(call, record))
             return kept(record)
@@ -217,8 +218,8 @@ class Judge:
 
     async def _ajudge_late(self, call: ToolCall, state: Any) -> DecisionRecord:
         async def judge() -> DecisionRecord:
-            text, reader = self._text(call, state), self._reader(call)
-            record = await self._ascore(text, reader) if isinstance(text, str) else text
+            wanted = self._wanted(call, state)
+            record = await self._ascore(*wanted) if isinstance(wanted, Wanted) else wanted
             record = self._at_the_door(call, self._verdict(call, record), state)
             await atell(self._event(call, record))
             return kept(record)

@@ -25,7 +25,8 @@ from bayeslora_tool.agents.call_review import (
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, reviewed
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, edited_call, hook_config
-from bayeslora_tool.agents.judging import GateState, Reader
+from bayeslora_tool.agents.judging import GateState, Reader, Wanted
+from bayeslora_tool.agents.own_doubt import OwnDoubt, doubt_record
 from bayeslora_tool.agents.put_again import later_lines, next_turn
 from bayeslora_tool.graphs.decision_event import tell, text_marks
 from bayeslora_tool.graphs.question import forget_old_answer
@@ -56,7 +57,13 @@ class UncertaintyGate(Gate):
     passes; see :class:`AnswerGate`.
 
     Args:
-        classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but three.
+        classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but four.
+            None with ``signal="model"``.
+        signal: ``classifier``: what the classifier reads in the text. ``model``: what the agent's
+            own model, a :class:`~bayeslora_tool.agents.chat_model.ChatBayesLoRA`, said of its
+            call: the doubt about the tool, and about the ``sure_arguments`` of its act. A call that
+            the model did not write so, or another model did, is escalated; ``text`` is what
+            reviewers are shown.
         tools: The tools to gate, as tools or names; None gates all. A name that the agent does not
             have raises a ValueError when its model is called. The gate's default name holds them.
         interrupt_mode: ``batched``: one interrupt for all doubtful calls of a message, before any
@@ -67,7 +74,9 @@ class UncertaintyGate(Gate):
         acts: The labels that may lead to each tool: ``{"freeze_account": {"freeze_account",
             "report_lost_card"}}``, as names, globs, a function, or an :class:`Act`. A sure label
             that does not fit the call escalates, and so does a call of a tool that is not named.
-            None: only asked is whether the label is sure, never whether it fits.
+            None: only asked is whether the label is sure, never whether it fits. With
+            ``signal="model"`` the labels are the tools, so an :class:`Act` names none, and has
+            neither text nor classifier.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class UncertaintyGate(Gate):
         classifier: Any,
         policy: Policy,
         *,
+        signal: Literal["classifier", "model"] = "classifier",
         text: Callable[[ToolCall, AgentState[Any]], str] = user_request,
         tools: Iterable[str | BaseTool] | None = None,
         ask: Callable[[Prediction, str], str] | None = None,
@@ -91,6 +101,16 @@ class UncertaintyGate(Gate):
             # Not a number: it must be the same in each process that carries a thread on.
             named = re.sub("[:|]", "_", ", ".join(sorted(self.gated)))  # LangGraph's own characters
             name = f"{type(self).__name__}({named})"
+        if signal not in ("classifier", "model"):
+            raise ValueError(f"`signal` (={signal!r}) must be 'classifier' or 'model'")
+        self.signal = signal
+        if signal == "model":
+            if classifier is not None or require_user_text:
+                raise ValueError(
+                    "`signal='model'` reads the model's own doubt, not a text; pass None as the "
+                    "`classifier`, leave `require_user_text` out, or choose signal='classifier'"
+                )
+            classifier = OwnDoubt()
         super().__init__(
             classifier,
             policy,
@@ -108,7 +128,9 @@ class UncertaintyGate(Gate):
             )
         self.interrupt_mode = interrupt_mode
         self.acts = None if acts is None else read_acts(acts, classifier)
-        if acts is None:
+        for tool, act in (acts or {}).items():
+            _check_act(tool, act, signal)
+        if acts is None and signal == "classifier":
             _say_once()
 
     @hook_config(can_jump_to=["end", "model"])
@@ -167,6 +189,17 @@ class UncertaintyGate(Gate):
         return Reader(
             act.text or self.text, act.classifier or self.classifier, act.policy or self.policy
         )
+
+    def _wanted(self, call: ToolCall, state: Any) -> Wanted | DecisionRecord:
+        wanted = super()._wanted(call, state)
+        if self.signal == "classifier" or not isinstance(wanted, Wanted):
+            return wanted
+        act = (self.acts or {}).get(call["name"])
+        sure = () if act is None else act.sure_arguments
+        return doubt_record(wanted.text, call, state["messages"], wanted.reader.policy, sure)
+
+    def _misses_the_user(self, call: ToolCall) -> bool:
+        return self.signal == "classifier" and super()._misses_the_user(call)
 
     def _fitted(self, call: ToolCall, record: DecisionRecord) -> DecisionRecord:
         if self.acts is None or record["action"] != "proceed":
@@ -266,7 +299,7 @@ class UncertaintyGate(Gate):
         forget_old_answer()
         call, records = edited_call(request.tool_call, request.state), self._records(request.state)
         record = records.get(fingerprint(call, message_id(request.state["messages"])))
-        if record is not None or not records:
+        if record is not None or not records or self.signal == "model":
             return call, record
         text = self._text(call, request.state)
         digest = text_marks(text)["sha256"] if isinstance(text, str) else None
@@ -370,6 +403,22 @@ def _say_once() -> None:
         "tool that is called; name the labels that may lead to each tool (`bayeslora bind` "
         "proposes them)"
     )
+
+
+def _check_act(tool: str, act: Act | Labels, signal: str) -> None:
+    if signal == "classifier":
+        if isinstance(act, Act) and act.sure_arguments:
+            raise ValueError(
+                f"`acts[{tool!r}].sure_arguments`: only the model that wrote a call doubts its "
+                f"arguments; choose signal='model', or leave them out"
+            )
+    elif not isinstance(act, Act) or any(
+        given is not None for given in (act.labels, act.text, act.classifier)
+    ):
+        raise ValueError(
+            f"`acts[{tool!r}]`: with signal='model' the label is the tool itself; give an Act "
+            f"without labels, text and classifier"
+        )
 
 
 def _names(tools: Iterable[str | BaseTool]) -> frozenset[str]:
