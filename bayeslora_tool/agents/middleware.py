@@ -127,9 +127,9 @@ class UncertaintyGate(Gate):
                 f"`interrupt_mode` (={interrupt_mode!r}) must be 'batched' or 'per_call'"
             )
         self.interrupt_mode = interrupt_mode
+        if isinstance(acts, Mapping):
+            _check_acts(acts, signal)
         self.acts = None if acts is None else read_acts(acts, classifier)
-        for tool, act in (acts or {}).items():
-            _check_act(tool, act, signal)
         if acts is None and signal == "classifier":
             _say_once()
 
@@ -405,20 +405,21 @@ def _say_once() -> None:
     )
 
 
-def _check_act(tool: str, act: Act | Labels, signal: str) -> None:
-    if signal == "classifier":
-        if isinstance(act, Act) and act.sure_arguments:
+def _check_acts(acts: Mapping[str, Act | Labels], signal: str) -> None:
+    for tool, act in acts.items():
+        if signal == "classifier":
+            if isinstance(act, Act) and act.sure_arguments:
+                raise ValueError(
+                    f"`acts[{tool!r}].sure_arguments`: only the model that wrote a call doubts its "
+                    f"arguments; choose signal='model', or leave them out"
+                )
+        elif not isinstance(act, Act) or any(
+            given is not None for given in (act.labels, act.text, act.classifier)
+        ):
             raise ValueError(
-                f"`acts[{tool!r}].sure_arguments`: only the model that wrote a call doubts its "
-                f"arguments; choose signal='model', or leave them out"
+                f"`acts[{tool!r}]`: with signal='model' the label is the tool itself; give an Act "
+                f"without labels, text and classifier"
             )
-    elif not isinstance(act, Act) or any(
-        given is not None for given in (act.labels, act.text, act.classifier)
-    ):
-        raise ValueError(
-            f"`acts[{tool!r}]`: with signal='model' the label is the tool itself; give an Act "
-            f"without labels, text and classifier"
-        )
 
 
 def _names(tools: Iterable[str | BaseTool]) -> frozenset[str]:

@@ -66,6 +66,7 @@ class FakeLanguageModel:
     scored: list[tuple[str, dict[str, str], Scoring | None]] = field(default_factory=list)
     generated: list[dict[str, Any]] = field(default_factory=list)
     reply: str = ""
+    prompted: int = 0
 
     def scored_by(self, scoring: Scoring) -> str:
         return f"fake, {scoring.estimator}"
@@ -73,7 +74,9 @@ class FakeLanguageModel:
     def prompt(self, messages: Any, *, tools: Any = None) -> list[int]:
         self.asked.append((messages, tools))
         self.reply = self.says(messages)
-        return self.tokens(json.dumps(messages))
+        ids = self.tokens(json.dumps(messages))
+        self.prompted = len(self.tokenizer.decode(ids))
+        return ids
 
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer.ids(text)
@@ -94,9 +97,10 @@ class FakeLanguageModel:
     ) -> Prediction:
         texts = {name: self.tokenizer.decode(ids) for name, ids in options.items()}
         self.scored.append((self.tokenizer.decode(before), texts, scoring))
+        here = self.tokenizer.decode(before)[self.prompted :]
         shares = {}
         for name, text in texts.items():
-            meant = 0.95 if text in self.reply else 0.0
+            meant = 0.95 if self.reply.startswith(here + text) else 0.0
             shares[name] = self.believes.get(text, self.believes.get(name, meant))
         shares[OTHER] = max(0.0, 1 - sum(shares.values()))
         label = max(shares, key=lambda name: shares[name])
