@@ -158,7 +158,7 @@ def train(model, rows, *, epochs, batch, rate):  # type: ignore[no-untyped-def]
         print(f"epoch {epoch + 1}: loss {mean:.3f}, {time.time() - began:.0f} s", flush=True)
 
 
-def main(data: Path, out: Path) -> None:
+def main(data: Path, out: Path, epochs: tuple[int, int] = (7, 4)) -> None:
     random.seed(0)
     torch.manual_seed(0)
     rows = json.loads(data.read_text(encoding="utf-8"))["train"]
@@ -198,7 +198,7 @@ def main(data: Path, out: Path) -> None:
         if random.random() < 0.2:
             chat += [{"role": "tool", "content": asked}, {"role": "assistant", "content": DONE}]
         base.append(encode(tokenizer, chat, [schema(n) for n in given], whole=True))
-    train(model, base, epochs=int(sys.argv[3]) if len(sys.argv) > 3 else 7, batch=32, rate=4e-3)
+    train(model, base, epochs=epochs[0], batch=32, rate=4e-3)
     model.to(torch.bfloat16).save_pretrained(out / "base")
     tokenizer.save_pretrained(out / "base")
 
@@ -237,8 +237,13 @@ def main(data: Path, out: Path) -> None:
             chat += [{"role": "tool", "content": "ok"}, {"role": "assistant", "content": DONE}]
             tuning.append(encode(tokenizer, chat, tools, whole=False))
     print(f"{len(tuning):,} chats, {sum(len(ids) for ids, _ in tuning):,} tokens")
-    train(tuned, tuning, epochs=int(sys.argv[4]) if len(sys.argv) > 4 else 4, batch=32, rate=4e-3)
+    train(tuned, tuning, epochs=epochs[1], batch=32, rate=4e-3)
     tuned.to(torch.bfloat16).save_pretrained(out / "adapter")
+    (out / "adapter" / "README.md").unlink()  # PEFT's form, without a word in it
+    config_file = out / "adapter" / "adapter_config.json"
+    written = json.loads(config_file.read_text(encoding="utf-8"))
+    written["base_model_name_or_path"] = "base"  # wherever the folder lies
+    config_file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
