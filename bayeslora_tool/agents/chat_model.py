@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
-    convert_to_openai_messages,
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -24,13 +22,14 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field
 
 from bayeslora_tool.agents.call_doubt import Written, doubt_of_call
+from bayeslora_tool.agents.response_template import TemplateReader
+from bayeslora_tool.agents.template_messages import for_template
 from bayeslora_tool.agents.tool_format import (
     FORMATS,
     BrokenCall,
     MarkedReader,
     Plain,
     Reader,
-    TemplateReader,
     ToolFormat,
     WrittenCall,
 )
@@ -291,28 +290,6 @@ class ChatBayesLoRA(BaseChatModel):
         decode = self.model.tokenizer.decode
         wholes = ["", *(decode(ids[:n]) for n in range(1, len(ids) + 1))]
         return [(ids[i], wholes[i + 1][len(wholes[i]) :]) for i in range(len(ids))]
-
-
-def for_template(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Messages as chat templates take them: OpenAI's format, but arguments are objects.
-
-    Raises:
-        ValueError: A part of a message that is no text.
-    """
-    converted = convert_to_openai_messages(messages, text_format="string")
-    for message in converted:
-        content = message.get("content")
-        if not isinstance(content, str | None):
-            kinds = {part.get("type") for part in content if isinstance(part, dict)} - {"text"}
-            raise ValueError(
-                f"a message holds {', '.join(map(str, sorted(kinds, key=str)))}; this model reads "
-                f"text alone, so leave it out"
-            )
-        for call in message.get("tool_calls", ()):
-            function = call["function"]
-            if isinstance(function["arguments"], str):
-                function["arguments"] = json.loads(function["arguments"])
-    return converted
 
 
 def _plain(value: Any) -> Any:

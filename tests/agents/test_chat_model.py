@@ -11,7 +11,8 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 from transformers.utils.chat_parsing import ResponseParser
 
-from bayeslora_tool.agents.chat_model import ChatBayesLoRA, for_template
+from bayeslora_tool.agents.chat_model import ChatBayesLoRA
+from bayeslora_tool.agents.template_messages import for_template
 from bayeslora_tool.policy import Scoring
 from bayeslora_tool.prediction import Prediction
 from tests.agents.fake_language_model import OTHER, FakeLanguageModel, FakeTokenizer

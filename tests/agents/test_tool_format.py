@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.utils.chat_parsing import ResponseParser
 
+from bayeslora_tool.agents.response_template import TemplateReader
 from bayeslora_tool.agents.tool_format import (
     FORMATS,
     BrokenCall,
     Call,
     MarkedReader,
     Reader,
-    TemplateReader,
     WrittenCall,
     held_from,
 )
