@@ -10,6 +10,9 @@ from typing import Any
 from bayeslora_tool.agents.tool_format import Span, WrittenCall
 from bayeslora_tool.policy import Scoring
 
+OTHER = "(something else)"
+"""As the room ``language`` calls it, which this one does not know."""
+
 AS_WRITTEN = "(as written)"
 """The label of an argument's value, in the doubt of it."""
 

@@ -26,7 +26,7 @@ from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, r
 from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, edited_call, hook_config
 from bayeslora_tool.agents.judging import GateState, Reader, Wanted
-from bayeslora_tool.agents.own_doubt import OwnDoubt, doubt_record
+from bayeslora_tool.agents.own_doubt import OwnDoubt, asker_of_tools, doubt_record
 from bayeslora_tool.agents.put_again import later_lines, next_turn
 from bayeslora_tool.graphs.decision_event import tell, text_marks
 from bayeslora_tool.graphs.question import forget_old_answer
@@ -126,6 +126,8 @@ class UncertaintyGate(Gate):
             raise ValueError(
                 f"`interrupt_mode` (={interrupt_mode!r}) must be 'batched' or 'per_call'"
             )
+        if signal == "model" and ask is None:
+            self.ask = asker_of_tools(self.messages)
         self.interrupt_mode = interrupt_mode
         if isinstance(acts, Mapping):
             _check_acts(acts, signal)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolCall
 
-from bayeslora_tool.agents.call_doubt import AS_WRITTEN
+from bayeslora_tool.agents.call_doubt import AS_WRITTEN, OTHER
 from bayeslora_tool.agents.decision_record import DecisionRecord, decision_record, escalated, failed
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction, check_predictions
+from bayeslora_tool.review.clarification import Ask, asker
+from bayeslora_tool.review.messages import Messages
 
 
 class OwnDoubt:
@@ -23,6 +26,17 @@ class OwnDoubt:
             RuntimeError: Always.
         """
         raise RuntimeError("a gate with signal='model' reads the model's own doubt, and no text")
+
+
+def asker_of_tools(messages: Messages) -> Ask:
+    """Asks which of the two likeliest tools is meant; that it is neither needs no name."""
+    ask = asker(messages)
+
+    def ask_of_tools(prediction: Prediction, text: str) -> str:
+        tools = {name: p for name, p in prediction.probabilities.items() if name != OTHER}
+        return ask(replace(prediction, probabilities=tools) if len(tools) > 1 else prediction, text)
+
+    return ask_of_tools
 
 
 def doubt_record(

@@ -11,6 +11,8 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 from transformers.utils.chat_parsing import ResponseParser
 
+from bayeslora_tool import language
+from bayeslora_tool.agents import call_doubt
 from bayeslora_tool.agents.chat_model import ChatBayesLoRA
 from bayeslora_tool.agents.template_messages import for_template
 from bayeslora_tool.policy import Scoring
@@ -307,6 +309,10 @@ def test_a_structured_answer_is_read_from_a_forced_call() -> None:
     opening = '<tool_call>\n{"name": "Payment", "arguments": '
     model = chat(('<tool_call>\n{"name": "' + text).removeprefix(opening))
     assert model.with_structured_output(Payment).invoke("pay Ada") == Payment(to="Ada")
+
+
+def test_the_rest_has_the_same_name_in_both_rooms() -> None:
+    assert call_doubt.OTHER == language.OTHER
 
 
 def test_an_agent_runs_on_it() -> None:

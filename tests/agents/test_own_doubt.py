@@ -148,11 +148,12 @@ def test_an_act_may_forbid_ask_its_check_and_bring_its_own_policy() -> None:
 
 
 def test_a_user_is_asked_where_the_policy_says_so() -> None:
-    agent = Agent(order("chair"), policy=ASK, believes={"order": 0.5, "look": 0.4})
-    said = agent.ask()["messages"][-1].content
-    assert "order" in said
-    assert "look" in said
-    assert agent.did == []
+    for look in (0.4, 0.01):  # "(something else)" is no offer
+        agent = Agent(order("chair"), policy=ASK, believes={"order": 0.5, "look": look})
+        assert 'Is it about "order" or "look"?' in agent.ask()["messages"][-1].content
+        assert agent.did == []
+    agent = Agent(order("chair"), policy=ASK, believes={"order": 0.6}, ask=lambda *_: "What?")
+    assert agent.ask()["messages"][-1].content == "What?"
 
 
 class Writes(AgentMiddleware[Any, Any, Any]):
