@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -32,7 +32,9 @@ class Written:
 
     def tokens(self, span: Span) -> tuple[int, int]:
         """The tokens that hold a span of characters, from the first to behind the last."""
-        first = bisect_right(self._ends, span[0])
+        # A character of several tokens is the text of its last one: those before it add nothing.
+        at = bisect_left(self._ends, span[0])
+        first = at + 1 if span[0] and self._ends[at] == span[0] else at
         return first, min(bisect_right(self._ends, span[1] - 1) + 1, len(self._ids))
 
     def start(self, token: int) -> int:

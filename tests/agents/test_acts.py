@@ -78,6 +78,14 @@ def test_a_call_of_a_tool_without_labels_waits(clf: Any, policy: Policy) -> None
     assert "No label leads to `order`" in why(desk.say("yes sure"))
 
 
+def test_an_act_without_labels_means_the_tools_own_name(policy: Policy) -> None:
+    clf = FakeClassifier(by_words)
+    clf.labels = ("order", "no")  # type: ignore[assignment]
+    UncertaintyGate(clf, policy, acts={"order": Act()})
+    with pytest.raises(ValueError, match="unknown label 'look'"):
+        UncertaintyGate(clf, policy, acts={"look": Act()})
+
+
 def test_the_arguments_of_a_call_may_be_checked(clf: Any, policy: Policy) -> None:
     seen = []
 

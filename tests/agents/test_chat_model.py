@@ -99,6 +99,17 @@ def test_an_argument_competes_with_whatever_else_could_stand_in_its_place() -> N
     assert amount[0].endswith('"amount": ')
 
 
+@pytest.mark.parametrize(
+    ("span", "tokens"),
+    [((0, 1), (0, 2)), ((0, 2), (0, 3)), ((1, 2), (2, 3)), ((2, 3), (3, 6)), ((2, 9), (3, 7))],
+)
+def test_all_tokens_of_a_character_belong_to_it(
+    span: tuple[int, int], tokens: tuple[int, int]
+) -> None:
+    pieces = [(1, ""), (2, "é"), (3, "a"), (4, ""), (5, ""), (6, "한"), (7, "b")]
+    assert call_doubt.Written([9], pieces).tokens(span) == tokens
+
+
 def test_two_calls_of_a_message_have_a_doubt_each_given_what_stands_before() -> None:
     model = chat(CALL + "\n" + CALL.replace("Ada", "Bob"))
     answer = ask(model)
