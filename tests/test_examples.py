@@ -240,3 +240,24 @@ def test_decision_models_are_answered_and_gated(run: Run) -> None:
         r"escalate: There is no variance to hold against `tau_var`",
         r"proceed: Sure enough: 'calm' with confidence 1\.000 .* no variance",
     )
+
+
+def test_an_agents_own_doubt_stops_the_vague_call(run: Run) -> None:
+    output = run("14")
+    assert output.count("reviewer is asked") == 2
+    in_order(
+        output,
+        "user:     freeze my checking account",
+        r"tool:     freeze_account\(checking\)",
+        r"agent:    It is done\.",
+        "user:     put my account on hold",
+        "reviewer is asked: .*'freeze_account' with confidence 0",
+        "reviewer: approve",
+        r"tool:     freeze_account\(unnamed\)",
+        "user:     my money",
+        r"reviewer is asked: The model takes '\(something else\)' for likelier",
+        "reviewer: reject",
+        "user:     tell me a joke",
+        "agent:    I cannot do that here",
+    )
+    assert output.count("tool: ") == 2
