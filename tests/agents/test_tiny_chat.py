@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bayeslora_tool.agents import ChatBayesLoRA
 from bayeslora_tool.language import LanguageModel
 from bayeslora_tool.policy import Scoring
+from tests.agents.test_tool_format import HERMES
 from tests.conftest import ROOT
 
 HERE = ROOT / "examples" / "tiny_chat"
@@ -145,6 +146,22 @@ def test_a_real_stream_comes_to_what_generate_gives(
     assert told["tokens"] == same["tokens"]
     assert all(token["variance"] >= 0 for token in told["tokens"])
     json.dumps(whole.response_metadata, allow_nan=False)
+
+
+@pytest.mark.parametrize("text", [TEXTS[0], "tell me a joke"])
+def test_a_response_template_comes_to_the_same_call_and_doubt(
+    language: LanguageModel, tools: Any, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ask(language, tools, text)
+    monkeypatch.setattr(language.tokenizer, "response_template", HERMES)
+    theirs = ask(language, tools, text)
+    assert theirs.content == own.content
+    for told, same in zip(
+        theirs.response_metadata["doubt"]["calls"],
+        own.response_metadata["doubt"]["calls"],
+        strict=True,
+    ):
+        assert {**told, "id": ""} == {**same, "id": ""}
 
 
 def test_a_token_in_doubt_ends_the_call(language: LanguageModel, tools: Any) -> None:
