@@ -56,7 +56,6 @@ def main(data: Path, folder: Path) -> None:
         return rows
 
     val, test = run("val"), run("test")
-    Path("tool_doubt.json").write_text(json.dumps({"val": val, "test": test}), encoding="utf-8")
     tau_conf, tau_var = thresholds(val)
     alone, _ = thresholds(val, variances=(0.25,))
     print(f"thresholds from {len(val)} validation texts: {tau_conf:.4f}, {tau_var:g}")

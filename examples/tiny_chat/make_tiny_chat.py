@@ -188,7 +188,7 @@ def main(data: Path, out: Path, epochs: tuple[int, int] = (7, 4)) -> None:
         answer = f"It is about {domain_of[intent]}: {intent}.".replace("_", " ")
         chat = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
         base.append(encode(tokenizer, chat, None, whole=True))
-    for _ in range(3000):
+    for _ in range(len(rows) // 5):
         given = random.sample([*names, *TOOLS], 6)
         name, name_of = random.choice(given), random.choice(["account", "bill", "to"])
         value = random.choice([*ACCOUNTS, *BILLS, "unnamed"])
