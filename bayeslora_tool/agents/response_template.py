@@ -23,12 +23,12 @@ class TemplateReader:
         self._calls: list[tuple[int, Any]] = []
 
     def feed(self, piece: str) -> str:
-        """See :class:`Reader`."""
+        """See :class:`~bayeslora_tool.agents.tool_format.Reader`."""
         self._text += piece
         return self._read(lambda: self._parser.feed(piece))
 
     def finish(self) -> tuple[str, list[Call]]:
-        """See :class:`Reader`."""
+        """See :class:`~bayeslora_tool.agents.tool_format.Reader`."""
         shown = self._read(lambda: self._parser.finalize()[1])
         calls, at = [], 0
         for begin, given in self._calls:
