@@ -26,6 +26,7 @@ from bayeslora_tool.agents.response_template import TemplateReader
 from bayeslora_tool.agents.template_messages import for_template
 from bayeslora_tool.agents.tool_format import (
     FORMATS,
+    NO_JSON,
     BrokenCall,
     MarkedReader,
     Plain,
@@ -265,8 +266,9 @@ class ChatBayesLoRA(BaseChatModel):
         if self.tool_format is not None:
             return FORMATS[self.tool_format]
         template = str(getattr(self.model.tokenizer, "chat_template", None) or "")
+        known = not any(mark in template for mark in NO_JSON)
         for form in FORMATS.values():
-            if form.known_by in template:
+            if known and form.known_by in template:
                 return form
         raise ValueError(
             f"how this model writes tool calls cannot be told from its chat template; name its "

@@ -78,6 +78,9 @@ FORMATS = {
     "mistral": ToolFormat("[TOOL_CALLS]", "[TOOL_CALLS]", False, None, "arguments"),
     "llama": ToolFormat("<|start_header_id|>", "<|python_tag|>", True, '{"name": "', "parameters"),
 }
+NO_JSON = ("<function=", "<arg_key>")
+"""What other models write between Hermes' marks."""
+
 _CLOSES = "</tool_call>"
 _ARGUMENTS = ("arguments", "parameters")
 # Mistral's later one: the name, and an object of the arguments.

@@ -289,8 +289,9 @@ def test_what_cannot_be_forced_says_so() -> None:
 
 
 def test_a_model_of_an_unknown_format_is_refused_until_it_is_named() -> None:
-    with pytest.raises(ValueError, match="name its `tool_format`: 'hermes', 'mistral', 'llama'"):
-        chat(CALL, template="nothing").bind_tools(TOOLS)
+    for template in ("nothing", "<tool_call><function=name>", "<tool_call>name<arg_key>"):
+        with pytest.raises(ValueError, match="`tool_format`: 'hermes', 'mistral', 'llama'"):
+            chat(CALL, template=template).bind_tools(TOOLS)
     assert ask(chat(CALL, template="nothing", tool_format="hermes")).tool_calls
 
 
