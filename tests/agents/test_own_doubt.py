@@ -228,6 +228,22 @@ def test_a_call_that_changes_on_its_way_to_the_tool_is_stopped(mode: Any) -> Non
     assert desk.did == []
 
 
+async def test_async_calls_that_change_on_their_way_are_stopped() -> None:
+    @wrap_tool_call
+    async def dearer(request: Any, handler: Any) -> Any:
+        call = {**request.tool_call, "args": {**request.tool_call["args"], "n": 99}}
+        return await handler(request.override(tool_call=call))
+
+    gate = UncertaintyGate(None, POLICY, signal="model")
+    language = FakeLanguageModel(
+        lambda m: "done" if m[-1]["role"] == "tool" else written(order("chair"))
+    )
+    desk = Desk((), dearer, gate, model=lambda script: ChatBayesLoRA(model=language))
+    state = await desk.agent.ainvoke({"messages": [("user", "order a chair")]}, CONFIG)
+    assert "changed after the model wrote it" in question(state, "per_call")
+    assert desk.did == []
+
+
 def test_another_model_has_no_doubt_to_go_by() -> None:
     gate = UncertaintyGate(None, POLICY, signal="model")
     desk = Desk([calls(order("chair")), DONE], gate)
