@@ -1,7 +1,8 @@
 """Causal language models: what they are asked, and how sure they are of what they write.
 
 ``prompts`` makes rows of tokens, ``choices`` reads the probabilities of several answers off one
-pass, ``model`` writes on, by a ``continuation``, and tells the doubt of ``tokens``. Knows no gate, no graph and no LangChain.
+pass, ``model`` writes on, by a ``continuation``, and tells the doubt of ``tokens``.
+Knows no gate, no graph and no LangChain.
 """
 
 import lazy_loader

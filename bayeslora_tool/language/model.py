@@ -34,6 +34,7 @@ from bayeslora_tool.policy import Scoring
 from bayeslora_tool.prediction import Prediction
 
 OTHER = "(something else)"
+"""The label of whatever else a text may go on with; see :meth:`LanguageModel.choice`."""
 Asked = str | Sequence[Mapping[str, Any]]
 _CONTEXT = 8  # tokens that a decoder may need to know what the next one adds
 _SOURCES = {"linearized": "linearization", "monte_carlo": "draws", "deterministic": "none"}
