@@ -1,4 +1,4 @@
-from .agents.middleware import AnswerGate as AnswerGate
+from .agents.answer_gate import AnswerGate as AnswerGate
 from .agents.middleware import UncertaintyGate as UncertaintyGate
 from .agents.tool import BayesLoRATool as BayesLoRATool
 from .classifier import BayesLoRAClassifier as BayesLoRAClassifier

@@ -213,7 +213,8 @@ def _schema(tool: BaseTool | None) -> dict[str, Any] | None:
         # Pydantic looks for references in its own definitions and nowhere else.
         shown = {k: v for k, v in dereference_refs(schema).items() if k != "$defs"}
         return None if "'$ref'" in str(shown) else shown
-    except Exception:  # edits of such a tool are refused, with the reason
+    # What pydantic, or a tool's own schema, raises; edits of such a tool are refused, with why.
+    except (AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError):
         return None
 
 

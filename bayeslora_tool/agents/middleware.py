@@ -1,4 +1,4 @@
-"""Middleware for ``create_agent`` that stops a tool call or the final answer when in doubt."""
+"""Middleware for ``create_agent`` that stops a tool call when in doubt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolCall, ToolMessage
+from langchain_core.messages import AnyMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 
 from bayeslora_tool.agents.acts import Act, Labels, misfit, read_acts
@@ -16,14 +16,13 @@ from bayeslora_tool.agents.call_review import (
     Result,
     answer_call,
     instead,
-    review_answer,
     review_call,
     review_calls,
     tell_edit,
     with_args,
 )
 from bayeslora_tool.agents.decision_record import DecisionRecord, fingerprint, reviewed
-from bayeslora_tool.agents.dialogue import final_answer, message_id, pending_calls, user_request
+from bayeslora_tool.agents.dialogue import message_id, pending_calls, user_request
 from bayeslora_tool.agents.gating import Gate, edited_call, hook_config
 from bayeslora_tool.agents.judging import GateState, Reader, Wanted
 from bayeslora_tool.agents.own_doubt import OwnDoubt, asker_of_tools, doubt_record
@@ -37,7 +36,7 @@ from bayeslora_tool.review.requests import ALL_DECISIONS, DecisionType
 if TYPE_CHECKING:  # gating.py says what to install where they are missing
     from langchain.agents.middleware import AgentState, ModelRequest, ToolCallRequest
 
-__all__ = ["Act", "AnswerGate", "UncertaintyGate", "user_request"]
+__all__ = ["Act", "UncertaintyGate", "user_request"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class UncertaintyGate(Gate):
     call, and a retry of the tool does not ask the reviewer again. A call that was added or changed
     after the gate saw the model's message, by a reviewer at another gate or by a middleware, is
     judged when it reaches the gate. The agent needs a checkpointer. The model's final answer
-    passes; see :class:`AnswerGate`.
+    passes; see :class:`~bayeslora_tool.agents.answer_gate.AnswerGate`.
 
     Args:
         classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but four.
@@ -332,70 +331,6 @@ class UncertaintyGate(Gate):
             problem=problem,
             heard=lambda decision: tell(self._event(call, record, decision)),
         )
-
-
-class AnswerGate(Gate):
-    """Let answers to sure requests pass, ask the user about vague ones, a reviewer about the rest.
-
-    Unless ``text`` says otherwise, the user's request is scored, not the model's answer. The
-    message that ends the model's turn is reviewed like a call of ``final_answer`` with the
-    argument ``answer``: approve lets it pass, edit and respond put other words in its place,
-    reject withholds it. Clarify takes the answer back and puts a question to the user instead.
-    It may stand beside an :class:`UncertaintyGate`, which is blind to answers.
-
-    Tokens that are streamed while the model writes are seen before the gate is, and what a
-    ``return_direct`` tool returns is no message of the model's: gate that tool. A structured
-    response (``response_format=``) cannot be withheld this way, so it raises a ValueError.
-    Arguments: those of :class:`~bayeslora_tool.agents.gating.Gate`.
-    """
-
-    def _check_request(self, request: ModelRequest[Any]) -> None:
-        if request.response_format is not None:
-            raise ValueError(
-                f"{self.name} cannot withhold a structured response; leave `response_format` out, "
-                f"or gate the agent as a whole with create_gate_graph"
-            )
-
-    def after_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
-        """Ask the reviewer about the answer, if in doubt."""
-        call, known = self._ending(state)
-        if call is None:
-            return None
-        return self._settle(call, known or self._judge_late(call, state), state)
-
-    async def aafter_agent(self, state: GateState, runtime: Any) -> dict[str, Any] | None:
-        """:meth:`after_agent` for async runs."""
-        call, known = self._ending(state)
-        if call is None:
-            return None
-        return self._settle(call, known or await self._ajudge_late(call, state), state)
-
-    def _ending(self, state: GateState) -> tuple[ToolCall | None, DecisionRecord | None]:
-        """The answer and its record, if it is what the gate has seen."""
-        call = final_answer(state["messages"])
-        if call is None:
-            return None, None
-        key = fingerprint(call, message_id(state["messages"]))
-        return call, self._records(state).get(key)
-
-    def _settle(
-        self, call: ToolCall, record: DecisionRecord, state: GateState
-    ) -> dict[str, Any] | None:
-        if record["action"] == "proceed":
-            return None
-        answer, decision = review_answer(call, self._lines(record, state, call), self.messages)
-        tell(self._event(call, record, decision))
-        if answer == call["args"]["answer"]:
-            return None
-        # The same id: it takes the place of the model's.
-        return {"messages": [AIMessage(answer, id=call["id"])]}
-
-    def _calls(self, state: GateState) -> list[ToolCall]:
-        call = final_answer(state["messages"])
-        return [] if call is None else [call]
-
-    def _put_off(self, messages: list[AnyMessage]) -> list[Any]:
-        return [RemoveMessage(str(messages[-1].id))]
 
 
 @cache

@@ -11,7 +11,8 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, TypeAdapter
 
-from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
+from bayeslora_tool.agents.answer_gate import AnswerGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from tests.agents.desk import ANSWERS, APPROVE, CONFIG, Desk, asked, edit, order
 from tests.fakes import FakeClassifier, by_words, make_prediction

@@ -8,8 +8,9 @@ from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatResult
 
+from bayeslora_tool.agents.answer_gate import AnswerGate
 from bayeslora_tool.agents.dialogue import user_request, with_answers
-from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.prediction import Prediction
 from tests.agents.desk import (

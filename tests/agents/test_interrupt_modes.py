@@ -18,7 +18,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 from pydantic import BaseModel, TypeAdapter
 
-from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
+from bayeslora_tool.agents.answer_gate import AnswerGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from tests.agents.desk import (
     APPROVE,

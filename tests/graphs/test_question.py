@@ -21,7 +21,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
-from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
+from bayeslora_tool.agents.answer_gate import AnswerGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.review.requests import REVIEW_ACTION
 from tests.fakes import FakeClassifier, by_words
 from tests.graphs.desk import APPROVE, CONFIG, POLICY

@@ -8,7 +8,8 @@ from bayeslora_tool.graphs.workflow import Step, create_workflow_graph
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
+from bayeslora_tool.agents.answer_gate import AnswerGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.review.messages import MESSAGES, Messages, read_messages
 from bayeslora_tool.review.phrases import declines
