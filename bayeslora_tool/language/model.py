@@ -15,21 +15,20 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bayeslora_tool.artifacts.in_memory import load_or_take, short_fingerprint
 from bayeslora_tool.artifacts.manifest import Manifest
-from bayeslora_tool.inference.encoding import Encoded, Encoder
-from bayeslora_tool.inference.estimators import entropy
+from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope, posterior_of
 from bayeslora_tool.inference.scorer import score, scored_by
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
-from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.language.choices import ChoiceHead
 from bayeslora_tool.language.continuation import Continuation
 from bayeslora_tool.language.conversation import rendered
-from bayeslora_tool.language.prompts import ChoiceTree, left_padded
-from bayeslora_tool.language.stopping import until_stop
+from bayeslora_tool.language.prompts import ChoiceTree
+from bayeslora_tool.language.stopping import end_tokens, until_stop
 from bayeslora_tool.language.template_tokenizer import TemplateTokenizer
-from bayeslora_tool.language.tokens import TokenDoubt, drawn_moments
+from bayeslora_tool.language.tokens import TokenDoubt, doubts
+from bayeslora_tool.language.trial import TrialTexts
 from bayeslora_tool.policy import Scoring
 from bayeslora_tool.prediction import Prediction
 
@@ -68,8 +67,8 @@ class LanguageModel:
         self._adapter = short_fingerprint(model, manifest)
         self.max_tokens = longest_text(model, tokenizer)
         self._tokens = TemplateTokenizer(tokenizer)
-        self._ends = _ends(model.get_base_model(), tokenizer)
-        reader = _Texts(tokenizer, self._tokens, self.max_tokens)
+        self._ends = end_tokens(model.get_base_model(), tokenizer)
+        reader = TrialTexts(tokenizer, self._tokens, self.max_tokens)
         recorded = manifest.self_check if manifest else None
         self.network, self.self_check = checked_network(
             model, posterior, reader, recorded, head=ChoiceHead(reader.tree)
@@ -303,7 +302,7 @@ class LanguageModel:
             token = choose(logits[0])
             if token in self._ends:
                 return
-            (doubt,) = _doubts([token], [text(token)], logits, noisy)
+            (doubt,) = doubts([token], [text(token)], logits, noisy)
             yield doubt
             if doubtful is not None and doubtful(doubt):
                 return
@@ -324,7 +323,7 @@ class LanguageModel:
             plain, *noisy = (reader.feed(some, len(some)) for reader in readers)
             tokens = ids[start : start + step]
             pieces = [texts(token) for token in tokens]
-            found += _doubts(tokens, pieces, plain[0], noisy[0] if noisy else None)
+            found += doubts(tokens, pieces, plain[0], noisy[0] if noisy else None)
         return found
 
     def _linearized(self, before: list[int], token: int, text: str, scoring: Scoring) -> TokenDoubt:
@@ -375,42 +374,6 @@ class LanguageModel:
             )
 
 
-class _Texts:
-    """What the model is tried on when it loads: texts, and made-up choices behind them."""
-
-    wording: Wording | None = None
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, tokens: TemplateTokenizer, max_tokens: int
-    ) -> None:
-        self.pad_id = Encoder(tokenizer, max_tokens).pad_id
-        self._tokens = tokens
-        n = len(tokenizer)
-        one, two, three = n // 2, n // 3, n // 4
-        self.tree = ChoiceTree([[one, two], [one, three, two], [two]])
-
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        ids = (self._tokens.ids(text) + self.tree.tokens for text in texts)
-        return [Encoded(i, row, truncated=False, unread=0.0) for i, row in enumerate(ids)]
-
-    def tensors(self, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
-        return left_padded(batch, self.pad_id)
-
-
-def _doubts(
-    tokens: Sequence[int], texts: Sequence[str], plain: Tensor, drawn: Tensor | None
-) -> list[TokenDoubt]:
-    """Of S tokens, by logits (S, V) without noise and (T, S, V) of draws."""
-    at = torch.tensor(tokens, device=plain.device)
-    p = plain.double().softmax(dim=-1)
-    probabilities = p.gather(1, at[:, None])[:, 0].tolist()
-    if drawn is None:
-        rows = zip(tokens, texts, probabilities, entropy(p).tolist(), strict=True)
-        return [TokenDoubt(t, text, sure, entropy=nats) for t, text, sure, nats in rows]
-    moments = (part.tolist() for part in drawn_moments(drawn, at))
-    return [TokenDoubt(*row) for row in zip(tokens, texts, probabilities, *moments, strict=True)]
-
-
 def _chooser(temperature: float, seed: int) -> Callable[[Tensor], int]:
     """Which token comes next, by its logits (V,)."""
     if temperature == 0:
@@ -422,15 +385,6 @@ def _chooser(temperature: float, seed: int) -> Callable[[Tensor], int]:
         return int(torch.multinomial(p, 1, generator=generator))
 
     return choose
-
-
-def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Tokens that end the model's turn: of the tokenizer and of the model's own settings."""
-    settings = getattr(model, "generation_config", None)
-    ids: list[int] = []
-    for found in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
-        ids += found if isinstance(found, list) else [] if found is None else [found]
-    return frozenset(ids)
 
 
 def _check_options(options: Mapping[str, Sequence[int]]) -> None:

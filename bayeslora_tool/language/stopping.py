@@ -1,9 +1,12 @@
-"""Ends a text where a stop string begins, without ever showing a part of one."""
+"""Where a text ends: at a token of the model's, or before a string of the caller's."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from bayeslora_tool.language.tokens import TokenDoubt
 
@@ -40,3 +43,12 @@ def _before(tokens: Iterable[TokenDoubt], n: int) -> Iterator[TokenDoubt]:
             return
         yield replace(token, text=token.text[:n])
         n -= len(token.text)
+
+
+def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end the model's turn: of the tokenizer and of the model's own settings."""
+    settings = getattr(model, "generation_config", None)
+    ids: list[int] = []
+    for found in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
+        ids += found if isinstance(found, list) else [] if found is None else [found]
+    return frozenset(ids)

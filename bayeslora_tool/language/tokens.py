@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,3 +65,17 @@ def drawn_moments(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tenso
         (of_mean - of_draws).clamp(min=0),
         of_mean,
     )
+
+
+def doubts(
+    tokens: Sequence[int], texts: Sequence[str], plain: Tensor, drawn: Tensor | None
+) -> list[TokenDoubt]:
+    """Of S tokens, by logits (S, V) without noise and (T, S, V) of draws."""
+    at = torch.tensor(tokens, device=plain.device)
+    p = plain.double().softmax(dim=-1)
+    probabilities = p.gather(1, at[:, None])[:, 0].tolist()
+    if drawn is None:
+        rows = zip(tokens, texts, probabilities, entropy(p).tolist(), strict=True)
+        return [TokenDoubt(t, text, sure, entropy=nats) for t, text, sure, nats in rows]
+    moments = (part.tolist() for part in drawn_moments(drawn, at))
+    return [TokenDoubt(*row) for row in zip(tokens, texts, probabilities, *moments, strict=True)]
