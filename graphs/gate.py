@@ -47,7 +47,8 @@ from bayeslora_tool.review.clarification import (
 from bayeslora_tool.review.messages import read_messages
 from bayeslora_tool.review.requests import review_request
 
-_RESERVED = "gate__"
+RESERVED = "gate__"
+"""Begins the keys of a gate that shares its state with its parent."""
 
 
 def create_gate_graph(
@@ -88,15 +89,15 @@ def create_gate_graph(
             ``gate__``, as those do that the gate uses for itself.
     """
     for name, key in (("text_key", text_key), ("outcome_key", outcome_key)):
-        if key.startswith(_RESERVED):
+        if key.startswith(RESERVED):
             raise ValueError(
-                f"`{name}` (={key!r}) must not begin with {_RESERVED!r}, as the gate's own keys do"
+                f"`{name}` (={key!r}) must not begin with {RESERVED!r}, as the gate's own keys do"
             )
     if text_key == outcome_key:
         raise ValueError(f"`text_key` and `outcome_key` (={text_key!r}) must be two keys")
     reads: Any = TypedDict("GateInput", {text_key: Any})  # type: ignore[misc]
     writes: Any = TypedDict("GateOutput", {outcome_key: Outcome})  # type: ignore[misc]
-    keys = {_RESERVED + key: kind for key, kind in get_type_hints(EscalationState).items()}
+    keys = {RESERVED + key: kind for key, kind in get_type_hints(EscalationState).items()}
     keys |= {text_key: Any, outcome_key: Outcome}
     holds: Any = TypedDict("GateState", keys)  # type: ignore[misc]
     return build_gate(
@@ -110,7 +111,7 @@ def create_gate_graph(
         read=lambda state: _text_in(state.get(text_key)),
         text_key=text_key,
         settle=lambda state, outcome: {outcome_key: outcome},
-        prefix=_RESERVED,
+        prefix=RESERVED,
     )
 
 
@@ -211,7 +212,7 @@ def build_gate(
             ("prediction", "latency", "route", "question", "outcome", "result", OPEN)
         )
         fresh |= {"text": text, "failure": failure, "key": uuid4().hex, "clarifications": []}
-        return update(state, fresh | {"refused": []})
+        return update(state, fresh | {"refused": [], "policy": fingerprint})
 
     def put_again(raw: Any) -> dict[str, Any]:
         # The new text may stand in the old one's place, and LangGraph has dropped the question.

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from bayeslora_tool.graphs.decision_event import streaming_outside
 from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
+from langgraph.types import PregelTask
 from typing_extensions import TypedDict
 
 T = TypeVar("T")
@@ -40,6 +42,22 @@ _builder.add_node(ONCE, RunnableLambda(_work, _awork))
 _builder.add_edge(START, ONCE)
 _builder.add_edge(ONCE, END)
 _graph: Any = _builder.compile()  # takes its caller's checkpointer
+
+
+def given_before(
+    saver: BaseCheckpointSaver[Any], thread: str, namespace: str, step: PregelTask
+) -> Any:
+    """What the first :func:`once` of a step that waits has given; None if there is none.
+
+    Args:
+        saver: The checkpointer.
+        thread: Its thread.
+        namespace: Of the graph that the step is of; empty for the outermost.
+        step: That waits.
+    """
+    place = "|".join([*([namespace] if namespace else []), f"{step.name}:{step.id}"])
+    found = saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": place}})
+    return found.checkpoint["channel_values"].get("given") if found else None
 
 
 def once(work: Callable[[], T]) -> T:

@@ -31,7 +31,7 @@ from uuid import uuid4
 
 from bayeslora_tool.graphs.script import Script, arun, call, run
 from bayeslora_tool.graphs.state import OPEN, EscalationInput
-from bayeslora_tool.graphs.thread import NO_ANSWER, ThreadView, claim
+from bayeslora_tool.graphs.thread import NO_ANSWER, Claim, ThreadView, claim, claims_in
 from bayeslora_tool.graphs.turn import Graph, check_config, in_turn, saver_of, view_of
 from bayeslora_tool.graphs.workflow import WorkflowInput
 from langchain_core.runnables import RunnableConfig
@@ -105,6 +105,22 @@ def _pending(graph: Graph, config: RunnableConfig) -> Script[dict[str, Any]]:
     view.check_known()
     view.check_own()
     return view.waiting
+
+
+def heard(graph: Graph, config: RunnableConfig, interrupt_id: str) -> Claim | None:
+    """The answer that was taken to an interrupt, however far its thread has come since.
+
+    None: it has none, or was answered by somebody who went round this module.
+
+    Raises:
+        ValueError: As for :func:`start`.
+    """
+    thread = check_config(graph, config)
+    where: RunnableConfig = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    for saved in saver_of(graph).list(where):  # newest first
+        if (claims := claims_in(saved)) and interrupt_id in claims:
+            return claims[interrupt_id]
+    return None
 
 
 def resume(

@@ -70,6 +70,9 @@ class EscalationState(EscalationInput):
     key: str
     """Goes into ``Outcome.key``; made before anything else happens to the text."""
 
+    policy: str
+    """``policy_fingerprint`` of the policy that decides."""
+
     clarifications: list[Clarification]
     prediction: dict[str, Any] | None
     """``Prediction.to_dict()`` of the last scoring, None if it failed; of a classifier that names

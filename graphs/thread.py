@@ -57,6 +57,12 @@ def claim(answer: Any, by: str) -> list[tuple[str, Claim]]:
     return [(_CHANNEL, Claim(by=by, answer=answer))]
 
 
+def claims_in(saved: CheckpointTuple | None) -> Mapping[str, Claim]:
+    """The answers that count beside one checkpoint, by interrupt id."""
+    writes = (saved.pending_writes if saved else None) or []
+    return {name: value for name, channel, value in writes if channel == _CHANNEL}
+
+
 class ThreadView:
     """A thread's newest state, with the answers that its questions have.
 
@@ -64,6 +70,7 @@ class ThreadView:
         snapshot: Of the whole thread, subgraphs included.
         claims: By interrupt id.
         waiting: The request of each interrupt that has no answer.
+        schemas: The JSON schema of the answers to each interrupt, if its node gave one.
         broken: Whether something else than an answer is missing.
         has_old_answer: Whether somebody has answered without an id, by ``graph.invoke``. LangGraph
             keeps that, heard or not, and would hand it to the next question.
@@ -82,14 +89,12 @@ class ThreadView:
         self.broke_off_elsewhere = broke_off_elsewhere
         writes = (saved.pending_writes if saved else None) or []
         self.snapshot = snapshot
-        self.claims: Mapping[str, Claim] = {
-            name: value for name, channel, value in writes if channel == _CHANNEL
-        }
+        self.claims = claims_in(saved)
         self.has_old_answer = any(
             task == NULL_TASK_ID and channel == RESUME for task, channel, _ in writes
         )
         self.waiting: dict[str, Any] = {}
-        self._schemas: dict[str, Any] = {}
+        self.schemas: dict[str, Any] = {}
         self.broken = False
         self._look(snapshot)
         known = {task.id for task in snapshot.tasks}
@@ -127,7 +132,7 @@ class ThreadView:
                 continue
             waiting = {i.id: i.value for i in task.interrupts if i.id not in self.claims}
             self.waiting |= waiting
-            self._schemas |= {i.id: i.response_schema for i in task.interrupts}
+            self.schemas |= {i.id: i.response_schema for i in task.interrupts}
             self.broken |= not waiting
 
     def owed(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,13 +186,13 @@ class ThreadView:
         """Refuse what is no answer to its question, as far as the question is one of ours."""
         for name, answer in answers.items():
             try:
-                check_answer(self.waiting[name], self._schemas[name], answer)
+                check_answer(self.waiting[name], self.schemas[name], answer)
             except ValueError as error:
                 raise ValueError(f"the answer to {name} was not taken: {error}") from None
 
     def to_claim(self, answers: Mapping[str, Any]) -> dict[str, Any]:
         """The answers that may be final; another's typed question may yet refuse its own."""
-        return {n: a for n, a in answers.items() if not judged_elsewhere(self._schemas[n])}
+        return {n: a for n, a in answers.items() if not judged_elsewhere(self.schemas[n])}
 
     def check_taken(self, answers: Mapping[str, Any], by: str) -> None:
         """Refuse to go on unless every claim is the caller's own."""

@@ -14,6 +14,7 @@ from bayeslora_tool.cli import (
     bind,
     calibrate,
     demo,
+    desk,
     doctor,
     evaluate,
     inspect,
@@ -47,3 +48,4 @@ for command in (
 ):
     app.command()(command)
 app.command("serve-mcp")(serve_mcp.serve_mcp)
+app.add_typer(desk.app, name="desk")

@@ -1,0 +1,92 @@
+"""Answers as the ledger keeps them, and what they say of the label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bayeslora_tool.review.answer_types import judged_elsewhere
+from bayeslora_tool.review.answers import actions, read_decisions, read_review
+from bayeslora_tool.review.clarification import CLARIFY_ACTION
+from bayeslora_tool.review.requests import REVIEW_ACTION
+
+_LATE = "Nobody decided in time."
+
+
+class Said(NamedTuple):
+    """A reviewer's word, in short."""
+
+    decision: str
+    """``approve`` and so on; of several calls, each."""
+
+    label: str | None
+    """What they take the text for; None where they did not say."""
+
+    message: str | None
+
+
+def for_reviewers(request: object) -> bool:
+    """Whether an interrupt's value asks a reviewer, in a shape that people's answers are known of.
+
+    Questions to the user are not the desk's.
+    """
+    if not isinstance(request, Mapping):
+        return False
+    if "action_requests" not in request and request.get("type") != "tool_approval":
+        return False
+    try:
+        asked = actions(request)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return bool(asked) and all(action.name != CLARIFY_ACTION for action in asked)
+
+
+def tools_of(request: Mapping[str, Any]) -> str:
+    """What a request is about: the names of its actions."""
+    return ", ".join(action.name for action in actions(request))
+
+
+def signed(answer: Any, by: str, schema: Mapping[str, Any] | None) -> Any:
+    """The answer with who gives it, in place of who it says it is from.
+
+    Args:
+        answer: In any shape.
+        by: Who gives it.
+        schema: Of what was asked; an answer to a question that is not ours stays as it is.
+    """
+    if schema is None or judged_elsewhere(schema):
+        return answer
+    if isinstance(answer, list | tuple):
+        answer = {"decisions": list(answer)}
+    if not isinstance(answer, Mapping):
+        return answer
+    if isinstance(answer.get("decisions"), list | tuple):
+        answer = {**answer, "decisions": [_unsigned(one) for one in answer["decisions"]]}
+    return {**answer, "reviewer": by}
+
+
+def rejection(request: Mapping[str, Any]) -> Any:
+    """What answers where nobody did; None where nothing may be rejected."""
+    asked = actions(request)
+    if not all("reject" in action.allowed for action in asked):
+        return None
+    one = {"type": "reject", "message": _LATE}
+    return {"decisions": [one] * len(asked)} if "action_requests" in request else one
+
+
+def said(request: Mapping[str, Any], answer: Any) -> Said:
+    """What an answer says.
+
+    Raises:
+        ValueError: It is none to this request.
+    """
+    decisions = read_decisions(answer, request)
+    label = read_review(answer, request).label if tools_of(request) == REVIEW_ACTION else None
+    messages = [one["message"] for one in decisions if one["message"]]
+    return Said(", ".join(one["type"] for one in decisions), label, "; ".join(messages) or None)
+
+
+def _unsigned(decision: Any) -> Any:
+    if not isinstance(decision, Mapping):
+        return decision
+    return {key: value for key, value in decision.items() if key != "reviewer"}

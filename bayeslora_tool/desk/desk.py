@@ -1,0 +1,166 @@
+"""Ledger and graphs together: what graphs ask is filed, what people decide is carried out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from threading import Event
+from typing import Any, NamedTuple
+
+from langgraph.checkpoint.serde.types import INTERRUPT
+
+from bayeslora_tool.desk.applying import Applied, apply_next
+from bayeslora_tool.desk.filing import questions
+from bayeslora_tool.desk.ledger import Ledger, Reconciled
+from bayeslora_tool.desk.states import UNDECIDED
+from bayeslora_tool.desk.store import LedgerError
+from bayeslora_tool.desk.watching import Watcher
+from bayeslora_tool.graphs.script import run
+from bayeslora_tool.graphs.thread import ThreadError
+from bayeslora_tool.graphs.turn import Graph, check_config, saver_of, view_of
+
+logger = logging.getLogger(__name__)
+
+_LOOKS = 60.0  # seconds between two looks at all threads
+
+
+class _Watched(NamedTuple):
+    graph: Graph
+    due: float | None
+    priority: int
+
+
+class Desk:
+    """Files what graphs ask reviewers, and carries out what reviewers decide.
+
+    ``graph = desk.watch(builder.compile(checkpointer=...))``, then use that graph in place of the
+    other. A review is filed when its question is saved, once for each question, whatever runs again
+    or dies; what a crash left out, :meth:`sync` finds. :meth:`work`, in this process or another
+    that watches the same graph, carries decisions out.
+
+    Args:
+        ledger: Where reviews are kept.
+        lease: Seconds after which another process may carry out what this one began and left, > 0.
+    """
+
+    def __init__(self, ledger: Ledger, *, lease: float = 60.0) -> None:
+        if not lease > 0:
+            raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
+        self.ledger = ledger
+        self.lease = lease
+        self._watched: dict[str, _Watched] = {}
+
+    def watch(
+        self, graph: Graph, *, name: str | None = None, due: float | None = None, priority: int = 0
+    ) -> Graph:
+        """The same graph, which files what it asks.
+
+        Args:
+            graph: Compiled with a checkpointer.
+            name: Under which its reviews are filed, the same in each process; by default its own.
+            due: Seconds until a review that nobody decides expires and rejects, > 0; None: never.
+            priority: The higher, the sooner its reviews are worked off.
+
+        Raises:
+            ValueError: No checkpointer, or another graph is watched under that name.
+        """
+        saver_of(graph)
+        name = name or graph.get_name()
+        if name in self._watched:
+            raise ValueError(f"`name` (={name!r}) is that of another graph; give each its own")
+        if due is not None and not due > 0:
+            raise ValueError(f"`due` (={due!r}) must be a number of seconds > 0, or None")
+        watcher = Watcher(lambda thread: self._look(name, thread))
+        watched = graph.with_config(callbacks=[watcher])
+        self._watched[name] = _Watched(watched, due, priority)
+        return watched
+
+    def sync(self) -> Reconciled:
+        """Look at every thread of the watched graphs: file what they ask, withdraw what they don't.
+
+        Raises:
+            LedgerError: The ledger does not answer.
+        """
+        done = Reconciled(0, 0)
+        for name, watched in self._watched.items():
+            reviews = self.ledger.reviews(*UNDECIDED, graph=name)
+            threads = dict.fromkeys([*_that_ask(watched.graph), *(one.thread for one in reviews)])
+            for thread in threads:
+                done += self._look(name, thread)
+        return done
+
+    def apply(self, *, takeover: bool = False) -> list[Applied]:
+        """Carry out all that is decided and that nobody is at.
+
+        Args:
+            takeover: The processes on other machines that worked on these threads are gone for
+                good: see :func:`~bayeslora_tool.graphs.runs.resume`.
+
+        Raises:
+            LedgerError: The ledger does not answer.
+        """
+        self.ledger.keep_time()
+        graphs = {name: watched.graph for name, watched in self._watched.items()}
+        done = []
+        while (
+            one := apply_next(self.ledger, graphs, lease=self.lease, takeover=takeover)
+        ) is not None:
+            done.append(one)
+            if one.result == "withdrawn":  # perhaps the thread asks something else now
+                review = self.ledger.review(one.review)
+                self._look(review.graph, review.thread)
+        return done
+
+    def work(self, stop: Event, *, every: float = 1.0) -> None:
+        """Apply what is decided and file what was missed, until told to stop.
+
+        A ledger that is away is logged and waited for.
+
+        Args:
+            stop: Set it to end this.
+            every: Seconds between two looks at the ledger, > 0.
+        """
+        rounds = max(1, round(_LOOKS / every))
+        done = 0
+        while not stop.is_set():
+            try:
+                if done % rounds == 0:
+                    self.sync()
+                for one in self.apply():
+                    if one.result == "failed":
+                        logger.error("review %s: %s", one.review, one.problem)
+                done += 1
+            except LedgerError as error:
+                logger.error("%s", error)
+            stop.wait(every)
+
+    def _look(self, name: str, thread: str) -> Reconciled:
+        watched = self._watched[name]
+        # In this order: what is filed while we look at the thread, we know nothing of.
+        before = self.ledger.reviews(*UNDECIDED, graph=name, thread=thread)
+        config: Any = {"configurable": {"thread_id": thread}}
+        check_config(watched.graph, config)
+        view = run(view_of(watched.graph, config))
+        try:
+            view.check_known()
+            view.check_own()
+        except ThreadError as error:  # nothing that we could tell
+            logger.warning("thread %r of %r: %s", thread, name, error)
+            return Reconciled(0, 0)
+        asked = questions(name, view, saver_of(watched.graph))
+        seen = [review.id for review in before]
+        return self.ledger.reconcile(asked, seen, due=watched.due, priority=watched.priority)
+
+
+def _that_ask(graph: Graph) -> Iterator[str]:
+    """The threads of a graph's checkpointer whose newest state has a question in it."""
+    newest: dict[str, tuple[str, bool]] = {}
+    for saved in saver_of(graph).list(None):
+        where = saved.config["configurable"]
+        if where.get("checkpoint_ns"):
+            continue
+        thread, number = str(where["thread_id"]), str(where["checkpoint_id"])
+        if number >= newest.get(thread, ("", False))[0]:
+            asks = any(channel == INTERRUPT for _, channel, _ in saved.pending_writes or [])
+            newest[thread] = (number, asks)
+    yield from (thread for thread, (_, asks) in newest.items() if asks)

@@ -1,0 +1,336 @@
+"""The ledger: every review, who may decide it, and the one decision that counts.
+
+What holds: each change is one transaction under the lock of the chain's head, with its event in it,
+so of two who decide one wins, in whatever processes, and the other reads who did. A change that was
+tried again because its connection was lost finds what it did the first time. Nothing here touches a
+thread; ``applying.py`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bayeslora_tool.desk.answer import signed
+from bayeslora_tool.desk.chain import Damage, Writer, damages
+from bayeslora_tool.desk.refusal import ReviewError
+from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
+from bayeslora_tool.desk.states import STATES, UNDECIDED, State
+from bayeslora_tool.desk.steps import (
+    JOINED,
+    THE_DESK,
+    file,
+    find,
+    in_time,
+    late,
+    move,
+    read_again,
+    read_joined,
+    to_be_had,
+)
+from bayeslora_tool.desk.store import Store
+from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWS, WORK
+from bayeslora_tool.review.answer_types import check_answer
+
+_LEASE = 600.0  # seconds
+_LONGEST_NAME = 200
+
+
+class Reconciled(NamedTuple):
+    """What a look at threads has changed."""
+
+    filed: int
+    withdrawn: int
+
+    def __add__(self, other: Any) -> Reconciled:
+        return Reconciled(self.filed + other.filed, self.withdrawn + other.withdrawn)
+
+
+class Ledger:
+    """A database of reviews, made where there is none.
+
+    Args:
+        place: A file for SQLite, or ``postgresql+psycopg://user@host/name``.
+        create: False: an error where there is no ledger yet.
+        patience: Seconds to wait for a database that is locked, restarts or is away, > 0.
+
+    Raises:
+        LedgerError: The database does not answer; so for each method.
+        FileNotFoundError: There is no ledger, and none was to be made.
+        ValueError: ``place`` is neither, or a later version has made the ledger.
+    """
+
+    def __init__(
+        self, place: str | Path = "desk.sqlite", *, create: bool = True, patience: float = 10.0
+    ) -> None:
+        self.store = Store(place, create=create, patience=patience)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What there is
+
+    def reviews(
+        self,
+        *states: State,
+        graph: str | None = None,
+        thread: str | None = None,
+        limit: int | None = None,
+    ) -> list[FiledReview]:
+        """Those in these states (none given: in any), by priority, then due, then age."""
+        for state in states:
+            if state not in STATES:
+                raise ValueError(f"unknown state {state!r}; one of {', '.join(STATES)}")
+
+        def work(c: Connection) -> list[FiledReview]:
+            query = JOINED
+            if states:
+                query = query.where(REVIEWS.c.state.in_(states))
+            if graph is not None:
+                query = query.where(REVIEWS.c.graph == graph)
+            if thread is not None:
+                query = query.where(REVIEWS.c.thread == thread)
+            return [read_joined(row) for row in c.execute(query.limit(limit)).mappings()]
+
+        self.keep_time()
+        return self.store.read(work)
+
+    def review(self, name: str) -> FiledReview:
+        """One, by its id or the beginning of it.
+
+        Raises:
+            ReviewError: ``unknown``, or several begin so.
+        """
+
+        def work(c: Connection) -> list[FiledReview]:
+            query = JOINED.where(REVIEWS.c.id.startswith(name, autoescape=True)).limit(2)
+            return [read_joined(row) for row in c.execute(query).mappings()]
+
+        self.keep_time()
+        found = self.store.read(work)
+        if len(found) != 1 or not name:
+            many = "several reviews begin" if found else "no review begins"
+            raise ReviewError("unknown", f"{many} with {name!r:.40}; `list` shows their ids")
+        return found[0]
+
+    def verify(self, known: str | None = None) -> list[Damage]:
+        """What was changed, taken away or put elsewhere behind the ledger's back; empty if nothing.
+
+        Args:
+            known: Hash of a head noted before (:meth:`head`): without it, nobody can tell a ledger
+                from one that was written anew from its first event.
+        """
+        return self.store.read(lambda c: list(damages(c, known)))
+
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last event; note it where nobody can change it."""
+
+        def work(c: Connection) -> tuple[int, str]:
+            row = c.execute(sa.select(HEAD)).one()
+            return row.seq, row.hash
+
+        return self.store.read(work)
+
+    def events(self, name: str) -> list[Mapping[str, Any]]:
+        """What happened to a review, in order: ``seq``, ``step``, ``at``, ``by`` and more."""
+        query = sa.select(EVENTS).where(EVENTS.c.review == name).order_by(EVENTS.c.seq)
+        return self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
+
+    # What reviewers do
+
+    def claim(self, name: str, by: str, *, lease: float = _LEASE) -> FiledReview:
+        """Take a review, so that nobody else decides it meanwhile; again: for longer.
+
+        Args:
+            name: Id of the review.
+            by: Who takes it.
+            lease: Seconds after which it is open again, > 0.
+
+        Raises:
+            ReviewError: See its ``problem``.
+            ValueError: ``by`` or ``lease`` will not do.
+        """
+        _check_name(by)
+        if not lease > 0:
+            raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
+
+        self.keep_time()
+
+        def work(c: Connection) -> FiledReview:
+            change = self._writer(c)
+            row = to_be_had(change, name, by)
+            until = change.now + round(1000 * lease)
+            return move(change, row, "claimed", by, assignee=by, lease=until)
+
+        return self.store.write(work)
+
+    def release(self, name: str, by: str) -> FiledReview:
+        """Give a claimed review back.
+
+        Raises:
+            ReviewError: It is not claimed by them.
+        """
+
+        def work(c: Connection) -> FiledReview:
+            change = self._writer(c)
+            row = to_be_had(change, name, by)
+            if row["state"] != "claimed":
+                raise ReviewError("over", f"review {row['id']} is not claimed", read_again(c, row))
+            return move(change, row, "returned", by, assignee=None, lease=None)
+
+        return self.store.write(work)
+
+    def decide(self, name: str, answer: Any, by: str) -> FiledReview:
+        """Decide a review, once and for all.
+
+        The answer counts for what its id stands for: exactly the request that was filed. If the
+        thread asks something else by the time it is carried out, that is filed as another review.
+
+        Args:
+            name: Id of the review.
+            answer: As for :func:`~bayeslora_tool.graphs.runs.resume`.
+            by: Who decides; a ``reviewer`` in the answer gives way to it.
+
+        Returns:
+            The decided review; the same again if they gave the same answer before.
+
+        Raises:
+            ReviewError: See its ``problem``; who decided is in the message and in ``review``.
+            ValueError: The answer makes no sense to what was asked, or ``by`` will not do.
+        """
+        _check_name(by)
+        self.keep_time()
+
+        def work(c: Connection) -> FiledReview:
+            change = self._writer(c)
+            row = find(c, name)
+            asked = read_row(row)
+            given = canonical(signed(answer, by, asked.schema))
+            # Also where this is tried again, and was through the first time.
+            if (row["decided_by"], row["answer"]) == (by, given) and row["state"] != "withdrawn":
+                return read_again(c, row)
+            row = to_be_had(change, name, by)
+            check_answer(asked.request, asked.schema, answer)
+            return move(
+                change,
+                row,
+                "decided",
+                by,
+                answer=given,
+                decided_by=by,
+                decided_at=change.now,
+                assignee=None,
+                lease=None,
+            )
+
+        return self.store.write(work)
+
+    # What the desk does
+
+    def keep_time(self) -> None:
+        """Return claims whose lease is over, and let expire what was due."""
+
+        def due(c: Connection) -> list[str]:
+            return list(c.execute(sa.select(REVIEWS.c.id).where(late(self.store.now(c)))).scalars())
+
+        if not self.store.read(due):
+            return
+
+        def work(c: Connection) -> None:
+            change = self._writer(c)
+            for row in c.execute(sa.select(REVIEWS).where(late(change.now))).mappings().all():
+                in_time(change, row)
+
+        self.store.write(work)
+
+    def reconcile(
+        self,
+        asked: Sequence[Question],
+        seen: Collection[str] = (),
+        *,
+        due: float | None = None,
+        priority: int = 0,
+    ) -> Reconciled:
+        """File what threads ask, each once, and withdraw what they no longer ask.
+
+        Args:
+            asked: What they ask now.
+            seen: Ids of undecided reviews that were in the ledger before one looked at the
+                threads: those that are not among ``asked`` are withdrawn.
+            due: Seconds until a new review expires, > 0; None: never.
+            priority: Of new reviews.
+        """
+        ids = {question.id for question in asked}
+        gone = [one for one in seen if one not in ids]
+        if not self._news(ids, gone):
+            return Reconciled(0, 0)
+
+        def work(c: Connection) -> Reconciled:
+            change, filed, withdrawn = self._writer(c), 0, 0
+            for question in asked:
+                filed += file(change, question, due, priority)
+            for name in gone:
+                row = find(c, name)
+                if row["state"] in UNDECIDED:
+                    move(change, row, "withdrawn", THE_DESK, assignee=None, lease=None)
+                    withdrawn += 1
+            return Reconciled(filed, withdrawn)
+
+        return self.store.write(work)
+
+    def withdraw(self, name: str) -> FiledReview:
+        """Take back a review, decided or not, that its thread no longer asks."""
+
+        def work(c: Connection) -> FiledReview:
+            row = find(c, name)
+            return move(self._writer(c), row, "withdrawn", THE_DESK, assignee=None, lease=None)
+
+        return self.store.write(work)
+
+    def applied(self, name: str) -> FiledReview:
+        """Remember that a decision was carried out."""
+
+        def work(c: Connection) -> FiledReview:
+            change, row = self._writer(c), find(c, name)
+            if row["state"] == "applied":  # tried again
+                return read_again(c, row)
+            c.execute(sa.delete(WORK).where(WORK.c.review == row["id"]))
+            return move(change, row, "applied", THE_DESK, applied_at=change.now)
+
+        return self.store.write(work)
+
+    def _news(self, ids: Collection[str], gone: Collection[str]) -> bool:
+        """Whether there is anything to change: to look takes no lock."""
+
+        def work(c: Connection) -> bool:
+            rows = c.execute(
+                sa.select(REVIEWS.c.id, REVIEWS.c.state).where(REVIEWS.c.id.in_([*ids, *gone]))
+            ).all()
+            states = {row.id: row.state for row in rows}
+            return any(states.get(one, "withdrawn") == "withdrawn" for one in ids) or any(
+                states.get(one) in UNDECIDED for one in gone
+            )
+
+        return self.store.read(work)
+
+    def _writer(self, connection: Connection) -> Writer:
+        return Writer(connection, self.store.now)
+
+
+def _check_name(by: str) -> None:
+    if not isinstance(by, str) or not by.strip() or not by.isprintable() or len(by) > _LONGEST_NAME:
+        raise ValueError(
+            f"`by` (={by!r:.60}) must be a name: printable, and of {_LONGEST_NAME} characters at "
+            f"most"
+        )

@@ -1,0 +1,1 @@
+"""How a ledger of any version becomes one of this; a new one is made in the same way."""

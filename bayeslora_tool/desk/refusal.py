@@ -1,0 +1,43 @@
+"""What somebody hears whose answer or claim was not taken."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bayeslora_tool.desk.review import FiledReview
+
+Problem = Literal["unknown", "claimed", "decided", "over"]
+
+
+class ReviewError(ValueError):
+    """The review is not to be had like this; nothing was changed.
+
+    Attributes:
+        problem: ``unknown``: no such review. ``claimed``: somebody else is at it. ``decided``: an
+            answer counts already. ``over``: it expired, or its thread no longer asks.
+        review: As it is now, with who decided; None if there is none.
+    """
+
+    def __init__(self, problem: Problem, message: str, review: FiledReview | None = None) -> None:
+        super().__init__(message)
+        self.problem: Problem = problem
+        self.review = review
+
+
+def not_to_be_had(review: FiledReview) -> ReviewError:
+    """The error for a review that is claimed by another, decided or over."""
+    name = f"review {review.id}"
+    if review.state == "claimed" and review.lease is not None:
+        until = review.lease.strftime("%H:%M:%S UTC")
+        message = f"{name} is claimed by {review.assignee} until {until}; take another"
+        return ReviewError("claimed", message, review)
+    if review.decided_by is not None and review.state in ("decided", "applied"):
+        at = f"{review.decided_at:%Y-%m-%d %H:%M:%S} UTC"
+        message = f"{name} was decided by {review.decided_by} at {at}; nothing else counts"
+        return ReviewError("decided", message, review)
+    if review.state == "withdrawn":
+        message = (
+            f"{name} was withdrawn: its thread no longer asks this; see `list` for what it asks"
+        )
+        return ReviewError("over", message, review)
+    return ReviewError("over", f"{name} has expired: it was due at {review.due}", review)

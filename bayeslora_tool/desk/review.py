@@ -1,0 +1,156 @@
+"""One review as the ledger has it, and what identifies it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from bayeslora_tool.desk.states import State
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of a value, in ASCII: what is hashed and kept.
+
+    What JSON does not know is put into words; a lone surrogate or a zero byte is an escape.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+
+
+def digest_of(request: object) -> str:
+    """SHA-256 of what a reviewer is shown: an answer counts for exactly this."""
+    return sha256(canonical(request).encode()).hexdigest()
+
+
+def review_id(graph: str, thread: str, interrupt: str, digest: str) -> str:
+    """The same for each filing of the same question, and another for whatever else is asked."""
+    return sha256(canonical([graph, thread, interrupt, digest]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a thread asks: all of a review that its graph says.
+
+    Attributes:
+        graph: Name under which the desk knows the graph.
+        thread: Of the graph's checkpointer.
+        interrupt: Id of the interrupt.
+        request: Its value, a ``HITLRequest`` or a ``ToolApprovalRequest``.
+        schema: JSON schema of the answers, if the graph gave one.
+        tool: What is to be done, if approved: the action's name, or several.
+        key: Idempotency key of the gate, as in ``outcome["key"]``; None if the graph has none.
+        text: What was scored, if the thread still has it.
+        reason: Why a person is asked.
+        prediction: ``Prediction.to_dict()`` with the likeliest labels; None if there is no score.
+        policy: ``policy_fingerprint`` of what decided to ask.
+    """
+
+    graph: str
+    thread: str
+    interrupt: str
+    request: Mapping[str, Any]
+    schema: Mapping[str, Any] | None
+    tool: str
+    key: str | None = None
+    text: str | None = None
+    reason: str | None = None
+    prediction: Mapping[str, Any] | None = None
+    policy: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of what is shown."""
+        return digest_of(self.request)
+
+    @property
+    def id(self) -> str:
+        """Of the review."""
+        return review_id(self.graph, self.thread, self.interrupt, self.digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiledReview(Question):
+    """A review in the ledger; times are the database's, in UTC.
+
+    Attributes:
+        shown: SHA-256 of the request when it was filed; an answer counts for that alone.
+        priority: The higher, the sooner.
+        created: When it was filed.
+        due: When it expires unless it is decided; None: never.
+        state: See :data:`~bayeslora_tool.desk.states.State`.
+        assignee: Who has claimed it.
+        lease: Until when.
+        answer: That counts.
+        decided_by: Whose it is; None if nobody answered in time.
+        decided_at: When it was decided, or expired.
+        applied_at: When it was carried out.
+        problem: Why it could not be carried out so far.
+    """
+
+    shown: str
+    priority: int
+    created: datetime
+    due: datetime | None
+    state: State
+    assignee: str | None
+    lease: datetime | None
+    answer: Any
+    decided_by: str | None
+    decided_at: datetime | None
+    applied_at: datetime | None
+    problem: str | None
+
+    @property
+    def id(self) -> str:
+        """Of the review."""
+        return review_id(self.graph, self.thread, self.interrupt, self.shown)
+
+    @property
+    def scored_by(self) -> str | None:
+        """Adapter, noise, temperature and estimator of the prediction, in one line."""
+        return self.prediction.get("scored_by") or None if self.prediction else None
+
+    @property
+    def label(self) -> str | None:
+        """What the model took it for."""
+        return self.prediction["label"] if self.prediction else None
+
+
+def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
+    """The review of a row of ``reviews``."""
+
+    def value(column: str) -> Any:
+        return None if row[column] is None else json.loads(row[column])
+
+    def when(column: str) -> Any:
+        at = row[column]
+        return None if at is None else datetime.fromtimestamp(at / 1000, UTC)
+
+    return FiledReview(
+        graph=row["graph"],
+        thread=row["thread"],
+        interrupt=row["interrupt"],
+        request=value("request") or {},
+        schema=value("schema"),
+        tool=row["tool"],
+        key=row["key"],
+        text=value("text"),
+        reason=value("reason"),
+        prediction=value("prediction"),
+        policy=row["policy"],
+        shown=row["digest"],
+        priority=row["priority"],
+        created=when("created"),
+        due=when("due"),
+        state=row["state"],
+        assignee=row["assignee"],
+        lease=when("lease"),
+        answer=value("answer"),
+        decided_by=row["decided_by"],
+        decided_at=when("decided_at"),
+        applied_at=when("applied_at"),
+        problem=problem,
+    )

@@ -1,0 +1,32 @@
+"""The states of a review, and the steps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+State = Literal["open", "claimed", "decided", "applied", "expired", "withdrawn"]
+"""Where a review is. ``open``: waits for anybody. ``claimed``: somebody is at it. ``decided``: an
+answer counts. ``expired``: nobody answered in time, and the safe answer counts. ``applied``: the
+answer was carried out. ``withdrawn``: its thread no longer asks."""
+
+Step = Literal[
+    "filed", "claimed", "returned", "decided", "expired", "applied", "withdrawn", "asked again"
+]
+"""What an event says has happened to a review."""
+
+TRANSITIONS: Final[Mapping[Step, tuple[frozenset[State], State]]] = {
+    "filed": (frozenset(), "open"),
+    "claimed": (frozenset({"open", "claimed"}), "claimed"),
+    "returned": (frozenset({"claimed"}), "open"),
+    "decided": (frozenset({"open", "claimed"}), "decided"),
+    "expired": (frozenset({"open", "claimed"}), "expired"),
+    "applied": (frozenset({"decided", "expired"}), "applied"),
+    "withdrawn": (frozenset({"open", "claimed", "decided", "expired"}), "withdrawn"),
+    "asked again": (frozenset({"withdrawn"}), "open"),
+}
+"""For each step, from which states it may be taken, and to which it leads."""
+
+STATES: Final[tuple[State, ...]] = get_args(State)
+UNDECIDED: Final[tuple[State, ...]] = ("open", "claimed")
+TO_APPLY: Final[tuple[State, ...]] = ("decided", "expired")

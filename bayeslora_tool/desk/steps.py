@@ -1,0 +1,138 @@
+"""The steps of reviews, each within a transaction that holds the chain's lock."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from bayeslora_tool.desk.answer import rejection
+from bayeslora_tool.desk.chain import Writer
+from bayeslora_tool.desk.refusal import ReviewError, not_to_be_had
+from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
+from bayeslora_tool.desk.states import TRANSITIONS, UNDECIDED, Step
+from bayeslora_tool.desk.tables import REVIEWS, WORK
+
+THE_DESK = "the desk"
+"""Who did what nobody did."""
+
+JOINED = (
+    sa.select(REVIEWS, WORK.c.problem)
+    .outerjoin(WORK, WORK.c.review == REVIEWS.c.id)
+    .order_by(
+        REVIEWS.c.priority.desc(), REVIEWS.c.due.asc().nulls_last(), REVIEWS.c.created, REVIEWS.c.id
+    )
+)
+"""Reviews with what hinders them, in the order in which they are worked off."""
+
+
+def read_joined(row: RowMapping) -> FiledReview:
+    """The review of a row of :data:`JOINED`."""
+    return read_row(row, row["problem"])
+
+
+def late(now: int) -> Any:
+    """Which undecided reviews time has overtaken."""
+    lapsed = sa.and_(REVIEWS.c.state == "claimed", REVIEWS.c.lease <= now)
+    return sa.or_(lapsed, sa.and_(REVIEWS.c.state.in_(UNDECIDED), REVIEWS.c.due <= now))
+
+
+def find(c: Connection, name: str) -> RowMapping:
+    """The row of a review, by its whole id."""
+    row = c.execute(sa.select(REVIEWS).where(REVIEWS.c.id == name)).mappings().one_or_none()
+    if row is None:
+        raise ReviewError("unknown", f"there is no review {name!r:.40}; `list` shows their ids")
+    return row
+
+
+def read_again(c: Connection, row: RowMapping) -> FiledReview:
+    """The review of a row, as it is now."""
+    return read_joined(c.execute(JOINED.where(REVIEWS.c.id == row["id"])).mappings().one())
+
+
+def in_time(change: Writer, row: RowMapping) -> RowMapping:
+    """The row after what time has done to it."""
+    if row["state"] not in UNDECIDED:
+        return row
+    if row["due"] is not None and row["due"] <= change.now:
+        asked = read_row(row)
+        answer = rejection(asked.request)
+        given = None if answer is None else canonical(answer)
+        move(
+            change,
+            row,
+            "expired",
+            THE_DESK,
+            answer=given,
+            decided_at=change.now,
+            assignee=None,
+            lease=None,
+        )
+    elif row["state"] == "claimed" and row["lease"] <= change.now:
+        move(change, row, "returned", THE_DESK, assignee=None, lease=None)
+    else:
+        return row
+    return find(change.connection, row["id"])
+
+
+def to_be_had(change: Writer, name: str, by: str) -> RowMapping:
+    """The row of a review that ``by`` may claim or decide now."""
+    row = find(change.connection, name)
+    row = in_time(change, row)
+    held = row["state"] == "claimed" and row["assignee"] != by
+    if row["state"] not in UNDECIDED or held:
+        raise not_to_be_had(read_again(change.connection, row))
+    return row
+
+
+def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -> FiledReview:
+    """Take one step with a review, and note it."""
+    allowed, to = TRANSITIONS[step]
+    if row["state"] not in allowed:
+        raise not_to_be_had(read_again(change.connection, row))
+    changes = {"state": to} | {k: v for k, v in changes.items() if v != row[k]}
+    still = sa.and_(REVIEWS.c.id == row["id"], REVIEWS.c.state == row["state"])
+    done = change.connection.execute(sa.update(REVIEWS).where(still).values(**changes))
+    assert done.rowcount == 1, "the chain's lock keeps others out"
+    change.add(row, step, by, changes)
+    return read_again(change.connection, row)
+
+
+def file(change: Writer, question: Question, due: float | None, priority: int) -> bool:
+    """File a question, unless it is there."""
+    c = change.connection
+    row = c.execute(sa.select(REVIEWS).where(REVIEWS.c.id == question.id)).mappings().one_or_none()
+    until = None if due is None else change.now + round(1000 * due)
+    if row is not None:
+        if row["state"] != "withdrawn":
+            return False
+        move(change, row, "asked again", THE_DESK, answer=None, decided_by=None,
+              decided_at=None, due=until)  # fmt: skip
+        return True
+    values: dict[str, Any] = {column.name: None for column in REVIEWS.columns}
+    values |= {
+        "id": question.id,
+        "graph": question.graph,
+        "thread": question.thread,
+        "interrupt": question.interrupt,
+        "key": question.key,
+        "tool": question.tool,
+        "digest": question.digest,
+        "request": canonical(question.request),
+        "policy": question.policy,
+        "priority": priority,
+        "created": change.now,
+        "due": until,
+        "state": "open",
+        "salt": token_hex(16),
+    }
+    for column in ("schema", "text", "reason", "prediction"):
+        value = getattr(question, column)
+        values[column] = None if value is None else canonical(value)
+    if question.prediction is not None:
+        values["scored_by"] = question.prediction.get("scored_by")
+    c.execute(sa.insert(REVIEWS).values(**values))
+    change.add(values, "filed", THE_DESK, {k: v for k, v in values.items() if k != "salt"})
+    return True
