@@ -145,7 +145,7 @@ class Desk:
             view.check_known()
             view.check_own()
         except ThreadError as error:  # nothing that we could tell
-            logger.warning("thread %r of %r: %s", thread, name, error)
+            logger.info("thread %r of %r: %s", thread, name, error)
             return Reconciled(0, 0)
         asked = questions(name, view, saver_of(watched.graph))
         seen = [review.id for review in before]

@@ -76,6 +76,7 @@ class FiledReview(Question):
     """A review in the ledger; times are the database's, in UTC.
 
     Attributes:
+        filed_as: Its id.
         shown: SHA-256 of the request when it was filed; an answer counts for that alone.
         priority: The higher, the sooner.
         created: When it was filed.
@@ -90,6 +91,7 @@ class FiledReview(Question):
         problem: Why it could not be carried out so far.
     """
 
+    filed_as: str
     shown: str
     priority: int
     created: datetime
@@ -106,7 +108,7 @@ class FiledReview(Question):
     @property
     def id(self) -> str:
         """Of the review."""
-        return review_id(self.graph, self.thread, self.interrupt, self.shown)
+        return self.filed_as
 
     @property
     def scored_by(self) -> str | None:
@@ -141,6 +143,7 @@ def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
         reason=value("reason"),
         prediction=value("prediction"),
         policy=row["policy"],
+        filed_as=row["id"],
         shown=row["digest"],
         priority=row["priority"],
         created=when("created"),
