@@ -107,4 +107,5 @@ def opened(place: str, folder: Path, **options: Any) -> Iterator[Scene]:
         Ledger(place, patience=30) as ledger,
     ):
         saver.conn.execute("PRAGMA busy_timeout=30000")
+        saver.conn.execute("PRAGMA synchronous=OFF")  # for power cuts, which kill -9 is not
         yield Scene(ledger, saver, effects.act, **options)

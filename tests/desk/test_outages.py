@@ -1,0 +1,128 @@
+"""A database that is full, locked, restarted or lost: a clear error, no half decision, and on."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread, Timer
+
+import pytest
+
+from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.store import LedgerError
+from tests.desk.filed import APPROVE, REJECT, file, steps
+from tests.desk.postgres import Postgres
+
+
+@contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """As on a disk that has no more room: the kernel refuses what would be written past it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_on_a_full_disk_nothing_is_decided_by_halves_and_later_it_is(tmp_path: Path) -> None:
+    place = tmp_path / "desk.sqlite"
+    ledger = Ledger(place, patience=0.5)
+    reviews = [file(ledger, f"odd {i}") for i in range(3)]
+    log = Path(f"{place}-wal")
+    for review, room in zip(reviews, (0, 4000, 9000), strict=True):
+        # Something is written each time, and not all of it.
+        size = (log.stat().st_size if log.exists() else 0) + room
+        with no_file_grows_beyond(size), pytest.raises(LedgerError, match="does not answer") as no:
+            ledger.decide(review.id, APPROVE, "ann")
+        assert "full" in str(no.value) or "I/O" in str(no.value)
+        assert ledger.review(review.id) == review
+        assert ledger.verify() == []
+        assert ledger.decide(review.id, REJECT, "bob").decided_by == "bob"
+        assert steps(ledger, review) == ["filed", "decided"]
+    assert ledger.verify() == []
+
+
+def test_a_locked_database_is_waited_for_so_long_and_no_longer(tmp_path: Path) -> None:
+    place = tmp_path / "desk.sqlite"
+    ledger = Ledger(place, patience=0.3)
+    review = file(ledger)
+    blocker = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
+    blocker.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with pytest.raises(LedgerError, match="database is locked"):
+        ledger.decide(review.id, APPROVE, "ann")
+    assert 0.25 < time.monotonic() - began < 3
+    assert ledger.review(review.id) == review  # reading goes on
+    blocker.execute("ROLLBACK")
+    patient = Ledger(place, patience=20)
+    blocker.execute("BEGIN IMMEDIATE")
+    Timer(0.5, lambda: blocker.execute("ROLLBACK")).start()
+    assert patient.decide(review.id, APPROVE, "ann").state == "decided"
+    blocker.close()
+    assert ledger.verify() == []
+
+
+def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
+    (tmp_path / "desk.sqlite").write_bytes(b"no database at all, but long enough to be read" * 50)
+    with pytest.raises(LedgerError, match="not a database"):
+        Ledger(tmp_path / "desk.sqlite", patience=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outage", ["restart", "crash", "lost connections"])
+def test_decisions_go_on_over_outages_of_postgres(postgres: Postgres, outage: str) -> None:
+    n, told = 60, {}
+    with Ledger(postgres.database(), patience=30) as ledger:
+        reviews = [file(ledger, f"odd {i}") for i in range(n)]
+        over = False
+
+        def decide() -> None:
+            for review in reviews:
+                told[review.id] = ledger.decide(review.id, APPROVE, "ann").answer
+                time.sleep(0.02)
+
+        def disturb() -> None:
+            while not over:
+                if outage == "lost connections":
+                    postgres.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                    )
+                    time.sleep(0.05)
+                else:
+                    postgres.stop("fast" if outage == "restart" else "immediate")
+                    time.sleep(0.2)
+                    postgres.start()
+                    time.sleep(0.4)
+
+        disturber = Thread(target=disturb)
+        disturber.start()
+        try:
+            decide()
+        finally:
+            over = True
+            disturber.join()
+        assert ledger.verify() == []
+        decided = {review.id: review.answer for review in ledger.reviews("decided")}
+    assert decided == told
+    assert len(told) == n
+
+
+@pytest.mark.slow
+def test_a_postgres_that_stays_away_is_a_clear_error(postgres: Postgres) -> None:
+    with Ledger(postgres.database(), patience=1) as ledger:
+        review = file(ledger)
+        postgres.stop()
+        try:
+            with pytest.raises(LedgerError, match="does not answer") as caught:
+                ledger.decide(review.id, APPROVE, "ann")
+        finally:
+            postgres.start()
+        assert "desk@" in str(caught.value)
+        assert ledger.decide(review.id, APPROVE, "ann").state == "decided"
+        assert ledger.verify() == []
