@@ -20,6 +20,8 @@ What holds, and what cannot:
   says so with ``takeover=True``.
 - A thread belongs to one graph. What another graph, or an earlier version of this one, asked there
   and this one cannot answer is not thrown away without a word: :func:`abandon` does that.
+- Which of many people decides, and which machine carries that out where the other's life cannot
+  be known, the checkpointer cannot promise: that rests on the ledger of the room ``desk``.
 - Calls that go round this module (``graph.invoke``) are not seen by it.
 """
 

@@ -108,10 +108,13 @@ def list_reviews(
 def show(name: NameArgument, ledger: LedgerOption = _LEDGER) -> None:
     """Show one review: what is asked, why, what may be answered, and what happened so far."""
     with _opened(ledger) as found:
+        from bayeslora_tool.desk.refusal import changed
         from bayeslora_tool.review.answers import actions
         from bayeslora_tool.review.requests import REVIEW_ACTION
 
         review = found.review(name)
+        if review.digest != review.shown:
+            raise changed(review)
         _line("review", review.id)
         _line("graph, thread", f"{review.graph}, {review.thread}")
         _line("state", _state(review))
@@ -246,7 +249,7 @@ def verify(
     """
     with _opened(ledger) as found:
         damages = found.verify(head)
-        seq, last = found.head()
+        seq, last = (0, "") if damages else found.head()
     for damage in damages:
         out.print(f"[red]{damage.where}[/]:", end=" ")
         out.print(visible(damage.what), markup=False, highlight=False)

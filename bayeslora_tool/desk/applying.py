@@ -20,11 +20,12 @@ import sqlalchemy as sa
 from langchain_core.runnables import RunnableConfig
 from sqlalchemy.engine import Connection
 
+from bayeslora_tool.desk.chain import head_of
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.review import FiledReview, canonical, digest_of, read_row
 from bayeslora_tool.desk.states import TO_APPLY
 from bayeslora_tool.desk.store import LedgerError
-from bayeslora_tool.desk.tables import HEAD, REVIEWS, WORK
+from bayeslora_tool.desk.tables import REVIEWS, WORK
 from bayeslora_tool.graphs.runs import heard, pending, recover, resume
 from bayeslora_tool.graphs.thread import ThreadError
 from bayeslora_tool.graphs.turn import Graph
@@ -119,7 +120,7 @@ def _carry_out(graph: Graph, review: FiledReview, begun_before: bool, takeover: 
 
 
 def _take(c: Connection, ledger: Ledger, me: str, graphs: list[str], lease: float) -> _Task | None:
-    c.execute(sa.select(HEAD.c.id).with_for_update())  # one after another
+    head_of(c, lock=True)  # one after another
     now = ledger.store.now(c)
     query = (
         sa.select(REVIEWS, WORK.c.holder)

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.review import canonical
 from bayeslora_tool.desk.states import TRANSITIONS, Step
+from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWS, SEALED
 
 _AT_ONCE = 1000  # rows in memory
@@ -38,6 +39,15 @@ class Damage(NamedTuple):
     what: str
 
 
+def head_of(connection: Connection, *, lock: bool = False) -> Head:
+    """The end of the chain, which nobody else moves while it is locked."""
+    query = sa.select(HEAD.c.seq, HEAD.c.hash, HEAD.c.at)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise LedgerError("the ledger has lost the head of its chain; `verify` says what else")
+    return Head(*row)
+
+
 class Writer:
     """The one who may change the ledger, within a transaction: has locked the head.
 
@@ -47,9 +57,8 @@ class Writer:
     """
 
     def __init__(self, connection: Connection, clock: Callable[[Connection], int]) -> None:
-        row = connection.execute(sa.select(HEAD).with_for_update()).one()
         self.connection = connection
-        self.head = Head(row.seq, row.hash, row.at)
+        self.head = head_of(connection, lock=True)
         self.now = max(clock(connection), self.head.at)  # read under the lock
 
     def add(self, row: Mapping[Any, Any], step: Step, by: str, changes: dict[str, Any]) -> None:

@@ -86,7 +86,12 @@ class Desk:
             reviews = self.ledger.reviews(*UNDECIDED, graph=name)
             threads = dict.fromkeys([*_that_ask(watched.graph), *(one.thread for one in reviews)])
             for thread in threads:
-                done += self._look(name, thread)
+                try:
+                    done += self._look(name, thread)
+                except LedgerError:
+                    raise
+                except Exception:  # one that cannot be read keeps no other from being filed
+                    logger.exception("thread %r of %r was not looked at", thread, name)
         return done
 
     def apply(self, *, takeover: bool = False) -> list[Applied]:
@@ -132,6 +137,8 @@ class Desk:
                 done += 1
             except LedgerError as error:
                 logger.error("%s", error)
+            except Exception:  # of a checkpointer
+                logger.exception("this round of the desk broke off; the next one tries again")
             stop.wait(every)
 
     def _look(self, name: str, thread: str) -> Reconciled:

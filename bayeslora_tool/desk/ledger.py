@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.answer import signed
-from bayeslora_tool.desk.chain import Damage, Writer, damages
-from bayeslora_tool.desk.refusal import ReviewError
+from bayeslora_tool.desk.chain import Damage, Writer, damages, head_of
+from bayeslora_tool.desk.refusal import ReviewError, changed
 from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
 from bayeslora_tool.desk.states import STATES, UNDECIDED, State
 from bayeslora_tool.desk.steps import (
@@ -33,7 +33,7 @@ from bayeslora_tool.desk.steps import (
     to_be_had,
 )
 from bayeslora_tool.desk.store import Store
-from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWS, WORK
+from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
 from bayeslora_tool.review.answer_types import check_answer
 
 _LEASE = 600.0  # seconds
@@ -135,12 +135,8 @@ class Ledger:
 
     def head(self) -> tuple[int, str]:
         """Number and hash of the last event; note it where nobody can change it."""
-
-        def work(c: Connection) -> tuple[int, str]:
-            row = c.execute(sa.select(HEAD)).one()
-            return row.seq, row.hash
-
-        return self.store.read(work)
+        head = self.store.read(head_of)
+        return head.seq, head.hash
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """What happened to a review, in order: ``seq``, ``step``, ``at``, ``by`` and more."""
@@ -221,6 +217,8 @@ class Ledger:
             if (row["decided_by"], row["answer"]) == (by, given) and row["state"] != "withdrawn":
                 return read_again(c, row)
             row = to_be_had(change, name, by)
+            if asked.digest != asked.shown:
+                raise changed(asked)
             check_answer(asked.request, asked.schema, answer)
             return move(
                 change,

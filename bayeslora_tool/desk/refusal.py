@@ -24,6 +24,12 @@ class ReviewError(ValueError):
         self.review = review
 
 
+def changed(review: FiledReview) -> ReviewError:
+    """The error for a review whose request is not the one that was filed."""
+    message = f"what review {review.id} asks was changed in the ledger; see `verify`"
+    return ReviewError("over", message, review)
+
+
 def not_to_be_had(review: FiledReview) -> ReviewError:
     """The error for a review that is claimed by another, decided or over."""
     name = f"review {review.id}"

@@ -17,7 +17,8 @@ def canonical(value: object) -> str:
 
     What JSON does not know is put into words; a lone surrogate or a zero byte is an escape.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    plain = json.loads(json.dumps(value, default=repr))  # so that it reads back to the same text
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def digest_of(request: object) -> str:

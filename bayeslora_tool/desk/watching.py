@@ -29,13 +29,12 @@ class Watcher(GraphCallbackHandler):
         inputs: Any,
         *,
         run_id: UUID,
-        parent_run_id: UUID | None = None,
         metadata: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
         """Remember which thread a run is on: an interrupt tells the run alone."""
         thread = (metadata or {}).get("thread_id")
-        if parent_run_id is None and thread is not None:
+        if thread is not None:
             self._threads[run_id] = str(thread)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:

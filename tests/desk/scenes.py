@@ -60,8 +60,8 @@ class Scene:
 class Effects:
     """What actions did, by their key: the side effect that must come once."""
 
-    def __init__(self, file: str | Path) -> None:
-        self.file = str(file)
+    def __init__(self, file: str | Path, moment: float = 0.0) -> None:
+        self.file, self.moment = str(file), moment  # seconds to die in, before and after it
         with self._open() as db:
             db.execute("CREATE TABLE IF NOT EXISTS begun (key TEXT, label TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, label, reviewer)")
@@ -69,13 +69,13 @@ class Effects:
     def act(self, outcome: Any) -> str:
         with self._open() as db:
             db.execute("INSERT INTO begun VALUES (?, ?)", (outcome["key"], outcome["label"]))
-        time.sleep(0.002)  # a moment to die in
+        time.sleep(self.moment)
         with self._open() as db:
             db.execute(
                 "INSERT OR IGNORE INTO done VALUES (?, ?, ?)",
                 (outcome["key"], outcome["label"], outcome["reviewer"]),
             )
-        time.sleep(0.002)
+        time.sleep(self.moment)
         return "done"
 
     def begun(self) -> list[str]:
@@ -99,9 +99,9 @@ class Effects:
 
 
 @contextmanager
-def opened(place: str, folder: Path, **options: Any) -> Iterator[Scene]:
+def opened(place: str, folder: Path, *, moment: float = 0.0, **options: Any) -> Iterator[Scene]:
     """A scene whose threads are in a file: each process opens its own."""
-    effects = Effects(folder / "effects.sqlite")
+    effects = Effects(folder / "effects.sqlite", moment)
     with (
         SqliteSaver.from_conn_string(str(folder / "threads.sqlite")) as saver,
         Ledger(place, patience=30) as ledger,

@@ -12,6 +12,7 @@ from bayeslora_tool.graphs.runs import abandon, astart, pending, resume, start
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -215,6 +216,33 @@ def test_streams_and_commands_are_filed(ledger: Ledger) -> None:
     assert ledger.reviews() == []
     list(scene.graph.stream(Command(resume="odd"), on(1)))
     assert [review.text for review in ledger.reviews()] == ["vague\nodd"]
+
+
+def test_a_graph_that_is_called_by_another_runnable_is_filed(ledger: Ledger) -> None:
+    scene = Scene(ledger)
+    whole = RunnableLambda(lambda text: {"text": text}) | scene.graph
+    whole.invoke("odd", on(1))
+    assert [review.text for review in ledger.reviews()] == ["odd"]
+
+
+def test_a_thread_that_cannot_be_read_keeps_no_other_from_being_filed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(ledger)
+    for i in (1, 2, 3):
+        start(scene.plain, {"text": f"odd {i}"}, on(i))
+    real = InMemorySaver.get_tuple
+
+    def get_tuple(self: Any, config: Any) -> Any:
+        if config["configurable"]["thread_id"] == "2":
+            raise OSError("broken")
+        return real(self, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InMemorySaver, "get_tuple", get_tuple)
+        assert scene.desk.sync() == (2, 0)
+    assert "thread '2' of 'escalation' was not looked at" in caplog.text
+    assert scene.desk.sync() == (1, 0)
 
 
 def test_watch_refuses_what_it_cannot_file(ledger: Ledger) -> None:

@@ -57,7 +57,7 @@ class Rounds:
     def _work(self, role: str, threads: int, seed: float) -> Callable[[Callable[[], None]], None]:
         def work(ready: Callable[[], None]) -> None:
             rnd = random.Random(seed)
-            with opened(self.place, self.folder, lease=LEASE) as scene:
+            with opened(self.place, self.folder, lease=LEASE, moment=0.02) as scene:
                 ready()
                 if role == "file":
                     for i in range(threads - 4, threads):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import sqlalchemy as sa
 
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.refusal import ReviewError
+from bayeslora_tool.desk.review import canonical
 from bayeslora_tool.desk.states import STATES, TRANSITIONS
+from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.tables import METADATA
 from tests.desk.filed import APPROVE, REJECT, file, meddle, question, refused, steps
 
@@ -214,6 +217,29 @@ def test_only_the_steps_in_the_table_are_taken(ledger: Ledger) -> None:
                 acts[step](review.id)
             assert ledger.review(review.id).state == state
     assert ledger.verify() == []
+
+
+def test_what_was_changed_in_the_ledger_cannot_be_decided(ledger: Ledger) -> None:
+    review = file(ledger)
+    for request in ("{}", canonical(question("odd too").request)):
+        meddle(ledger, "UPDATE reviews SET request = :r WHERE id = :id", r=request, id=review.id)
+        with refused("over") as caught:
+            ledger.decide(review.id, APPROVE, "ann")
+        assert "was changed in the ledger" in str(caught.value)
+    meddle(ledger, "DELETE FROM head")
+    for act in (lambda: ledger.decide(review.id, APPROVE, "ann"), ledger.head):
+        with pytest.raises(LedgerError, match="lost the head"):
+            act()
+
+
+def test_a_request_of_any_plain_data_is_filed_and_decided(ledger: Ledger) -> None:
+    at = datetime(2026, 1, 2)
+    strange = {10: 1, 2: float("nan"), "at": at, "s": {"ä"}, "n": 2**80}
+    request = {"action_requests": [{"name": "t", "args": strange, "description": ""}],
+               "review_configs": [{"action_name": "t", "allowed_decisions": ["approve"]}]}  # fmt: skip
+    asked = question(request=request, schema=None)
+    ledger.reconcile([asked])
+    assert ledger.decide(asked.id, APPROVE, "ann").state == "decided"
 
 
 def test_what_a_thread_no_longer_asks_is_withdrawn_and_may_be_asked_again(ledger: Ledger) -> None:

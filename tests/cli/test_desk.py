@@ -1,0 +1,211 @@
+"""The review desk in a terminal, from a filed review to its label."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bayeslora_tool.graphs.runs import start
+
+from tests.conftest import ROOT, failed
+from tests.graphs.desk import on
+
+APP = """
+import sqlite3
+from langgraph.checkpoint.sqlite import SqliteSaver
+from bayeslora_tool.desk import Desk, Ledger
+from tests.fakes import FakeClassifier, by_words
+from tests.graphs.desk import build
+
+acted = []
+
+def act(outcome):
+    acted.append(outcome)
+    if "broken" in outcome["text"]:
+        raise RuntimeError("no paper\\x1b[2J")
+
+saver = SqliteSaver(sqlite3.connect("threads.sqlite", check_same_thread=False))
+plain = build(FakeClassifier(by_words), saver=saver, act=act)
+ledger = Ledger("desk.sqlite")
+desk = Desk(ledger)
+graph = desk.watch(plain, name="tickets")
+"""
+EDIT = '{"type": "edit", "edited_action": {"name": "act_on_label", "args": {"label": "no"}}}'
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    Path("ticket_app.py").write_text(APP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import ticket_app  # type: ignore[import-not-found]
+
+    yield ticket_app
+    ticket_app.ledger.close()
+    ticket_app.saver.conn.close()
+    sys.modules.pop("ticket_app", None)
+
+
+def ask(app: Any, *texts: str) -> list[str]:
+    for i, text in enumerate(texts):
+        start(app.graph, {"text": text}, on(i))
+    return [review.id for review in app.ledger.reviews("open")]
+
+
+def test_from_a_question_to_a_label(run: Any, app: Any) -> None:
+    one, two, three, four = ask(app, "odd one", "odd two", "odd three", "odd four")
+    listed = run("desk", "list").stdout
+    for name, text in ((one, "odd one"), (two, "odd two"), (three, "odd three")):
+        assert re.search(f"{name[:8]} .*open .*act_on_label .*yes \\(0.90\\) .*{text}", listed)
+    shown = run("desk", "show", one[:8]).stdout
+    for expected in (f"review: {one}", "tickets, 0", "approve, edit, reject, respond", "| odd one",
+                     "The adapter's draws disagree", "filed by the desk"):  # fmt: skip
+        assert expected in shown
+    assert f"{four} is yours" in run("desk", "claim", four[:8], "--by", "dee").stdout
+    assert failed(run("desk", "answer", four, "approve", "--by", "ann"), "claimed by dee")
+    by = ["--by", "ann"]
+    assert run("desk", "answer", one[:8], "approve", *by).exit_code == 0
+    assert run("desk", "answer", two, "edit", "--label", "no", *by).exit_code == 0
+    assert run("desk", "answer", three, "reject", "-m", "not so", *by).exit_code == 0
+    assert failed(run("desk", "answer", one, "reject", "--by", "bob"), "was decided by ann")
+    applied = run("desk", "apply", "ticket_app:desk")
+    assert applied.exit_code == 0
+    assert "3 applied" in applied.stdout
+    assert [(o["text"], o["label"]) for o in app.acted] == [("odd one", "yes"), ("odd two", "no")]
+    exported = [json.loads(line) for line in run("desk", "export").stdout.splitlines()]
+    assert [
+        (e["text"], e["model_label"], e["reviewer_label"], e["decision"], e["message"], e["who"])
+        for e in exported
+    ] == [
+        ("odd one", "yes", "yes", "approve", None, "ann"),
+        ("odd two", "yes", "no", "edit", None, "ann"),
+        ("odd three", "yes", None, "reject", "not so", "ann"),
+    ]
+    assert [e["key"] for e in exported[:2]] == [o["key"] for o in app.acted]
+    listed = run("desk", "list", "--all").stdout
+    assert listed.count("applied (ann)") == 3
+    assert "claimed (dee)" in listed
+    assert run("desk", "export", "-o", "labels.jsonl").exit_code == 0
+    assert len(Path("labels.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_whole_answer_may_be_given_as_json(run: Any, app: Any) -> None:
+    (name,) = ask(app, "odd")
+    assert failed(run("desk", "answer", name, "{", "--json", "--by", "ann"), "is no JSON")
+    assert run("desk", "answer", name, EDIT, "--json", "--by", "ann").exit_code == 0
+    assert app.ledger.review(name).answer == json.loads(EDIT) | {"reviewer": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["edit"], "edit needs --label"),
+        (["edit", "--label", "maybe"], "unknown label 'maybe'"),
+        (["approve", "--label", "no"], "go with edit"),
+        (["respond"], "non-empty text"),
+        (["agree"], "`type` is 'agree'"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_refused(
+    run: Any, app: Any, arguments: list[str], why: str
+) -> None:
+    (name,) = ask(app, "odd")
+    assert failed(run("desk", "answer", name, *arguments, "--by", "ann"), why)
+    assert app.ledger.review(name).state == "open"
+
+
+def test_sync_files_what_was_missed(run: Any, app: Any) -> None:
+    start(app.plain, {"text": "odd"}, on(1))
+    assert "0 filed" not in run("desk", "sync", "ticket_app:desk").stdout
+    assert len(app.ledger.reviews("open")) == 1
+    assert failed(run("desk", "sync", "ticket_app:graph"), "must be a Desk")
+    assert failed(run("desk", "sync", "ticket_app:nothing"), "no attribute 'nothing'")
+
+
+def test_a_decision_that_fails_says_why_and_is_no_success(run: Any, app: Any) -> None:
+    (name,) = ask(app, "broken odd")
+    run("desk", "answer", name, "approve", "--by", "ann")
+    done = run("desk", "apply", "ticket_app:desk")
+    assert done.exit_code == 1
+    assert "RuntimeError: no paper\\x1b[2J" in done.stdout
+    listed = run("desk", "list", "-s", "decided")
+    assert "could not be carried out: RuntimeError: no paper\\x1b[2J" in listed.stderr
+    assert "could not be carried out" in run("desk", "show", name).stdout
+
+
+def test_verify_finds_what_was_changed_behind_its_back(run: Any, app: Any) -> None:
+    (name,) = ask(app, "odd")
+    run("desk", "answer", name, "approve", "--by", "ann")
+    fine = run("desk", "verify")
+    assert fine.exit_code == 0
+    assert "2 events" in fine.stdout
+    head = fine.stdout.split()[-1]
+    assert run("desk", "verify", "--head", head).exit_code == 0
+    assert run("desk", "verify", "--head", "0" * 64).exit_code == 1
+    db = sqlite3.connect("desk.sqlite")
+    with db:
+        db.execute("UPDATE reviews SET decided_by = 'bob'")
+    db.close()
+    found = run("desk", "verify")
+    assert found.exit_code == 1
+    assert f"review {name}: decided_by" in found.stdout
+
+
+def test_strange_texts_leave_nothing_to_steer_a_terminal_with(run: Any, app: Any) -> None:
+    (name,) = ask(app, "odd \x1b[2J\u202e [red]<script>")
+    for command in (["list"], ["show", name], ["list", "--all"]):
+        shown = run("desk", *command).stdout
+        assert "\\x1b[2J\\u202e [red]<script>" in shown
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+
+
+def test_a_ledger_that_is_not_there_is_not_made_by_looking(run: Any, app: Any) -> None:
+    for command in (["list"], ["verify"], ["export"], ["show", "x"]):
+        assert failed(run("desk", *command, "-l", "other.sqlite"), "there is no ledger")
+    assert not Path("other.sqlite").exists()
+    assert failed(run("desk", "list", "-s", "new"), "unknown state 'new'")
+    assert failed(run("desk", "show", "zz"), "no review begins with 'zz'")
+
+
+def test_help_teaches_the_way_of_a_review(run: Any) -> None:
+    shown = run("desk", "--help").stdout
+    for command in ("list", "show", "claim", "answer", "apply", "sync", "verify", "export"):
+        assert command in shown
+        about = run("desk", command, "--help").stdout
+        assert "REVIEW" in about or "MODULE:NAME" in about or "--ledger" in about
+
+
+def test_the_code_of_the_page_runs(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a newcomer would type it, with the commands between."""
+    page = (ROOT / "docs/review-desk.md").read_text(encoding="utf-8")
+    app, ask = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("my_app.py").write_text(app)
+    try:
+        exec(compile(ask, "review-desk.md", "exec"), {})
+        listed = run("desk", "list").stdout
+        (name,) = re.findall(r"^ *([0-9a-f]{8}) ", listed, flags=re.MULTILINE)
+        lines = re.findall(r"^bayeslora (desk .*?)(?: +#.*)?$", page, flags=re.MULTILINE)
+        assert len(lines) >= 6
+        for line in lines:
+            words = line.replace("3f2a", name).split()
+            done = run(*words)
+            assert done.exit_code == 0, (line, done.output)
+            if words[1] == "apply":
+                assert "1 applied" in done.stdout
+        (label,) = map(json.loads, Path("labels.jsonl").read_text().splitlines())
+        assert label["who"] == "ann"
+    finally:
+        module = sys.modules.pop("my_app", None)
+        if module is not None:
+            module.ledger.close()
+            module.saver.conn.close()
