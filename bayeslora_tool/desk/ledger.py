@@ -161,8 +161,6 @@ class Ledger:
         if not lease > 0:
             raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
 
-        self.keep_time()
-
         def work(c: Connection) -> FiledReview:
             change = self._writer(c)
             row = to_be_had(change, name, by)
@@ -206,7 +204,6 @@ class Ledger:
             ValueError: The answer makes no sense to what was asked, or ``by`` will not do.
         """
         _check_name(by)
-        self.keep_time()
 
         def work(c: Connection) -> FiledReview:
             change = self._writer(c)

@@ -181,6 +181,7 @@ def test_help_teaches_the_way_of_a_review(run: Any) -> None:
         assert "REVIEW" in about or "MODULE:NAME" in about or "--ledger" in about
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

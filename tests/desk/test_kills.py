@@ -148,6 +148,6 @@ def test_killed_at_ten_moments_nothing_is_lost_nor_applied_twice(tmp_path: Path)
 def test_killed_at_200_moments_nothing_is_lost_nor_applied_twice(
     place: str, tmp_path: Path
 ) -> None:
-    kills = killed(place, tmp_path, 200, 0.15)
+    kills = killed(place, tmp_path, 200, 0.12)
     assert min(kills[role] for role in ROLES) >= 15
     assert kills["in act"] >= 1

@@ -235,8 +235,10 @@ def test_what_was_changed_in_the_ledger_cannot_be_decided(ledger: Ledger) -> Non
 def test_a_request_of_any_plain_data_is_filed_and_decided(ledger: Ledger) -> None:
     at = datetime(2026, 1, 2)
     strange = {10: 1, 2: float("nan"), "at": at, "s": {"ä"}, "n": 2**80}
-    request = {"action_requests": [{"name": "t", "args": strange, "description": ""}],
-               "review_configs": [{"action_name": "t", "allowed_decisions": ["approve"]}]}  # fmt: skip
+    request = {
+        "action_requests": [{"name": "t", "args": strange, "description": ""}],
+        "review_configs": [{"action_name": "t", "allowed_decisions": ["approve"]}],
+    }
     asked = question(request=request, schema=None)
     ledger.reconcile([asked])
     assert ledger.decide(asked.id, APPROVE, "ann").state == "decided"

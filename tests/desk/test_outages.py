@@ -76,7 +76,7 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("outage", ["restart", "crash", "lost connections"])
 def test_decisions_go_on_over_outages_of_postgres(postgres: Postgres, outage: str) -> None:
-    n, told = 60, {}
+    n, told = 25, {}
     with Ledger(postgres.database(), patience=30) as ledger:
         reviews = [file(ledger, f"odd {i}") for i in range(n)]
         over = False
@@ -84,7 +84,7 @@ def test_decisions_go_on_over_outages_of_postgres(postgres: Postgres, outage: st
         def decide() -> None:
             for review in reviews:
                 told[review.id] = ledger.decide(review.id, APPROVE, "ann").answer
-                time.sleep(0.02)
+                time.sleep(0.04)
 
         def disturb() -> None:
             while not over:
@@ -93,12 +93,11 @@ def test_decisions_go_on_over_outages_of_postgres(postgres: Postgres, outage: st
                         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                         "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
                     )
-                    time.sleep(0.05)
+                    time.sleep(0.1)
                 else:
                     postgres.stop("fast" if outage == "restart" else "immediate")
-                    time.sleep(0.2)
                     postgres.start()
-                    time.sleep(0.4)
+                    time.sleep(0.3)
 
         disturber = Thread(target=disturb)
         disturber.start()
