@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from math import inf
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ class Desk:
     """
 
     def __init__(self, ledger: Ledger, *, lease: float = 60.0) -> None:
-        if not lease > 0:
+        if not 0 < lease < inf:
             raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
         self.ledger = ledger
         self.lease = lease
@@ -68,7 +69,7 @@ class Desk:
         name = name or graph.get_name()
         if name in self._watched:
             raise ValueError(f"`name` (={name!r}) is that of another graph; give each its own")
-        if due is not None and not due > 0:
+        if due is not None and not 0 < due < inf:
             raise ValueError(f"`due` (={due!r}) must be a number of seconds > 0, or None")
         watcher = Watcher(lambda thread: self._look(name, thread))
         watched = graph.with_config(callbacks=[watcher])
@@ -144,7 +145,7 @@ class Desk:
     def _look(self, name: str, thread: str) -> Reconciled:
         watched = self._watched[name]
         # In this order: what is filed while we look at the thread, we know nothing of.
-        before = self.ledger.reviews(*UNDECIDED, graph=name, thread=thread)
+        seen = self.ledger.undecided(name, thread)
         config: Any = {"configurable": {"thread_id": thread}}
         check_config(watched.graph, config)
         view = run(view_of(watched.graph, config))
@@ -155,7 +156,6 @@ class Desk:
             logger.info("thread %r of %r: %s", thread, name, error)
             return Reconciled(0, 0)
         asked = questions(name, view, saver_of(watched.graph))
-        seen = [review.id for review in before]
         return self.ledger.reconcile(asked, seen, due=watched.due, priority=watched.priority)
 
 

@@ -8,7 +8,9 @@ thread; ``applying.py`` does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -158,7 +160,7 @@ class Ledger:
             ValueError: ``by`` or ``lease`` will not do.
         """
         _check_name(by)
-        if not lease > 0:
+        if not 0 < lease < inf:
             raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
 
         def work(c: Connection) -> FiledReview:
@@ -216,7 +218,7 @@ class Ledger:
             row = to_be_had(change, name, by)
             if asked.digest != asked.shown:
                 raise changed(asked)
-            check_answer(asked.request, asked.schema, answer)
+            check_answer(asked.request, asked.schema, json.loads(given))  # as it will be sent
             return move(
                 change,
                 row,
@@ -232,6 +234,12 @@ class Ledger:
         return self.store.write(work)
 
     # What the desk does
+
+    def undecided(self, graph: str, thread: str) -> list[str]:
+        """Ids of the reviews of one thread that nobody has decided."""
+        mine = sa.and_(REVIEWS.c.graph == graph, REVIEWS.c.thread == thread)
+        query = sa.select(REVIEWS.c.id).where(mine, REVIEWS.c.state.in_(UNDECIDED))
+        return self.store.read(lambda c: list(c.execute(query).scalars()))
 
     def keep_time(self) -> None:
         """Return claims whose lease is over, and let expire what was due."""

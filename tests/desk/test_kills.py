@@ -145,9 +145,10 @@ def test_killed_at_ten_moments_nothing_is_lost_nor_applied_twice(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_killed_at_200_moments_nothing_is_lost_nor_applied_twice(
+def test_killed_at_many_moments_nothing_is_lost_nor_applied_twice(
     place: str, tmp_path: Path
 ) -> None:
-    kills = killed(place, tmp_path, 200, 0.12)
-    assert min(kills[role] for role in ROLES) >= 15
+    n = 200 if "://" not in place else 60  # what differs is the ledger's database alone
+    kills = killed(place, tmp_path, n, 0.12)
+    assert min(kills[role] for role in ROLES) >= n // 10
     assert kills["in act"] >= 1

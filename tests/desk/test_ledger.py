@@ -138,6 +138,13 @@ def test_a_claim_keeps_others_out_until_its_lease_is_over(ledger: Ledger) -> Non
     assert ledger.verify() == []
 
 
+@pytest.mark.parametrize("lease", [0, -1, float("nan"), float("inf")])
+def test_a_lease_is_a_number_of_seconds(ledger: Ledger, lease: float) -> None:
+    review = file(ledger)
+    with pytest.raises(ValueError, match="`lease`"):
+        ledger.claim(review.id, "ann", lease=lease)
+
+
 def test_a_claim_can_be_prolonged_and_decided(ledger: Ledger) -> None:
     review = file(ledger)
     first = ledger.claim(review.id, "ann", lease=100)
