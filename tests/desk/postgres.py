@@ -33,7 +33,7 @@ class Postgres:
             owner = pwd.getpwnam(str(_user()))
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         self._run("initdb", "-D", "data", "-U", "desk", "-A", "trust", "-E", "UTF8", "--no-sync")
-        self._databases = 0
+        self._places = 0
         self.start()
 
     def start(self) -> None:
@@ -50,11 +50,12 @@ class Postgres:
         shutil.rmtree(self.folder)
 
     def database(self) -> str:
-        """The URL of a fresh database."""
-        self._databases += 1
-        name = f"desk{self._databases}"
-        self.execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://desk@/{name}?host={quote(str(self.folder), safe='')}"
+        """The URL of an empty place: a schema, for a database is many files."""
+        self._places += 1
+        name = f"desk{self._places}"
+        self.execute(f"CREATE SCHEMA {name}")
+        host = quote(str(self.folder), safe="")
+        return f"postgresql+psycopg://desk@/postgres?host={host}&options=-csearch_path%3D{name}"
 
     def execute(self, statement: str) -> None:
         """Run SQL as the superuser."""
