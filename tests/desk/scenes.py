@@ -60,8 +60,11 @@ class Scene:
 class Effects:
     """What actions did, by their key: the side effect that must come once."""
 
-    def __init__(self, file: str | Path, moment: float = 0.0) -> None:
+    def __init__(
+        self, file: str | Path, moment: float = 0.0, begins: Callable[[], None] = lambda: None
+    ) -> None:
         self.file, self.moment = str(file), moment  # seconds to die in, before and after it
+        self.begins = begins
         with self._open() as db:
             db.execute("CREATE TABLE IF NOT EXISTS begun (key TEXT, label TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, label, reviewer)")
@@ -69,6 +72,7 @@ class Effects:
     def act(self, outcome: Any) -> str:
         with self._open() as db:
             db.execute("INSERT INTO begun VALUES (?, ?)", (outcome["key"], outcome["label"]))
+        self.begins()
         time.sleep(self.moment)
         with self._open() as db:
             db.execute(
@@ -99,9 +103,16 @@ class Effects:
 
 
 @contextmanager
-def opened(place: str, folder: Path, *, moment: float = 0.0, **options: Any) -> Iterator[Scene]:
+def opened(
+    place: str,
+    folder: Path,
+    *,
+    moment: float = 0.0,
+    begins: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> Iterator[Scene]:
     """A scene whose threads are in a file: each process opens its own."""
-    effects = Effects(folder / "effects.sqlite", moment)
+    effects = Effects(folder / "effects.sqlite", moment, begins)
     with (
         SqliteSaver.from_conn_string(str(folder / "threads.sqlite")) as saver,
         Ledger(place, patience=30) as ledger,

@@ -57,8 +57,11 @@ class Rounds:
     def _work(self, role: str, threads: int, seed: float) -> Callable[[Callable[[], None]], None]:
         def work(ready: Callable[[], None]) -> None:
             rnd = random.Random(seed)
-            moment = 0.1 if role == "act" else 0.0  # where most kills then come
-            with opened(self.place, self.folder, lease=LEASE, moment=moment) as scene:
+            acts: Any = {"moment": 0.1, "begins": ready} if role == "act" else {}
+            with opened(self.place, self.folder, lease=LEASE, **acts) as scene:
+                if role == "act":  # ready when an action has begun, or there is none
+                    while not scene.desk.apply():
+                        ready()
                 ready()
                 if role == "file":
                     for i in range(threads - 4, threads):
