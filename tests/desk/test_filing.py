@@ -18,7 +18,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
-from bayeslora_tool.agents.middleware import AnswerGate, UncertaintyGate
+from bayeslora_tool.agents.answer_gate import AnswerGate
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.desk.desk import Desk
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.review import digest_of
