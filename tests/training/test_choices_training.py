@@ -305,6 +305,31 @@ class TestTraining:
         assert clf.choices == Choices(TWO, recipe.template or "", True)
         assert clf.predict(["good film"])[0].variance > 0
 
+    def test_files_may_write_labels_otherwise_than_choices_name_them(self, tmp_path: Path) -> None:
+        train = write(tmp_path, "t.tsv", "text\tlabel\nx\t0\ny\t1\n")
+        held = write(tmp_path, "h.tsv", "text\tlabel\nz\t1\n")
+        names = {"0": "bad", "1": "good"}
+        recipe = Recipe(
+            labels=names, choices={"good": " lovely", "bad": " poor"}, template="{text}"
+        )
+        data = read_training_data(recipe, train, held)
+        assert data.labels == ("good", "bad")  # as the choices are ordered
+        assert [e.label for e in data.train] == ["bad", "good"]
+
+    def test_a_model_that_several_processes_train_lies_in_a_wrapper(self, llama: Path) -> None:
+        class Wrapper(nn.Module):
+            def __init__(self, module: nn.Module) -> None:
+                super().__init__()
+                self.module = module
+
+            def forward(self, **options: Any) -> Any:
+                return self.module(**options)
+
+        model = new_adapter(recipe_of(llama), llama, [*TWO], Choices(TWO, TEMPLATE)).eval()
+        reader, head = reading(load_tokenizer(llama), 32, Choices(TWO, TEMPLATE))
+        batch = reader.tensors(reader.encode(["fine", "bad day"]))
+        assert torch.equal(head.logits(Wrapper(model), *batch), head.logits(model, *batch))
+
 
 class TestAfterwards:
     def test_it_is_calibrated_and_a_graph_and_its_desk_take_it(
