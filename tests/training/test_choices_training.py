@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from bayeslora_tool import BayesLoRAClassifier, create_escalation_graph, load_preset
+from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.artifacts.backbone_model import load_tokenizer
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.language.choices import reading
@@ -27,7 +28,9 @@ from bayeslora_tool.training import trainer
 from bayeslora_tool.training.new_adapter import new_adapter
 from bayeslora_tool.training.recipe import Recipe, read_training_data
 from bayeslora_tool.training.trainer import train_adapter
+from tests.agents.desk import DONE, Desk, order
 from tests.backbones import save_backbone
+from tests.scripted_model import calls
 from tests.training.test_dataset import write
 
 # Of two tokens and of three, which begin alike, and of one.
@@ -366,6 +369,12 @@ class TestAfterwards:
         assert "fine film" in str(asked)
         settled = resume(graph, thread, {name: {"type": "approve"}})
         assert settled["outcome"]["decided_by"] == "human"
+
+        sure = replace(policy, tau_conf=0.0, tau_sure=None, tau_novelty=None, tau_foreign=None)
+        for one, runs in ((sure, True), (policy, False)):
+            desk = Desk([calls(order("tea")), DONE], UncertaintyGate(clf, one))
+            assert ("__interrupt__" not in desk.say("fine film")) == runs
+            assert desk.did == ([("tea", 1)] if runs else [])
 
 
 class TestRefused:
