@@ -28,17 +28,17 @@ from bayeslora_tool.artifacts.manifest import (
 )
 from bayeslora_tool.inference import forecast, sequential
 from bayeslora_tool.inference.batching import MicroBatcher
-from bayeslora_tool.inference.encoding import Encoded, Encoder, batches, check_texts
+from bayeslora_tool.inference.encoding import Encoded, batches, check_texts
 from bayeslora_tool.inference.neighbours import Neighbours
-from bayeslora_tool.inference.network import Head, Linearized, Pass, Reader
+from bayeslora_tool.inference.network import Linearized, Pass
 from bayeslora_tool.inference.novelty import Novelty
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope, posterior_of
 from bayeslora_tool.inference.scorer import Scored, Stages, score, scored_by, scored_pass
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
-from bayeslora_tool.language.choices import ChoiceHead
-from bayeslora_tool.language.prompts import Choices, Prompts, asked_for
+from bayeslora_tool.language.choices import reading
+from bayeslora_tool.language.prompts import Choices, asked_for
 from bayeslora_tool.policy import (
     Estimator,
     Policy,
@@ -125,7 +125,7 @@ class BayesLoRAClassifier:
         self._adapter = short_fingerprint(model, manifest)
         self.max_tokens = longest_text(model, tokenizer)
         self.choices = choices
-        encoder, head = self._reading()
+        encoder, head = reading(tokenizer, self.max_tokens, choices)
         recorded = manifest.self_check if manifest else None
         self.network, self.self_check = checked_network(
             model, posterior, encoder, recorded, head=head, merge=merge
@@ -133,12 +133,6 @@ class BayesLoRAClassifier:
         self.novelty, self.neighbours = novelty, neighbours
         self.act_of: Mapping[str, str] = {label: label for label in self.labels}
         self._submit: _Submit = self._new_batcher().submit
-
-    def _reading(self) -> tuple[Reader, Head | None]:
-        if self.choices is None:
-            return Encoder(self.tokenizer, self.max_tokens), None
-        prompts = Prompts(self.tokenizer, self.max_tokens, self.choices)
-        return prompts, ChoiceHead(prompts.tree, length_normalized=self.choices.length_normalized)
 
     def share_batches(self, submit: _Submit) -> None:
         """Have :meth:`apredict` hand its texts to another batcher, which scores for several."""

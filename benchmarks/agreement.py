@@ -48,8 +48,18 @@ def main(
         at_once = torch.sigmoid(estimators.log_odds(passed.probabilities, label) + change)
         moments = estimators.linearized(passed.probabilities, variance)
         y = label[:, None]
-        parts.append((drawn, at_once, moments.mean.gather(1, y).T, moments.variance.gather(1, y).T))
-    p, q, mean, variance = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        parts.append(
+            (
+                drawn,
+                at_once,
+                moments.mean.gather(1, y).T,
+                moments.variance.gather(1, y).T,
+                variance[None],
+            )
+        )
+    p, q, mean, variance, first_order = (
+        torch.cat(part, dim=1) for part in zip(*parts, strict=True)
+    )
     linear = mean[0], variance[0]
 
     def plain(some: slice) -> Pair:
@@ -76,6 +86,9 @@ def main(
     compare("two halves of the draws", (plain(halves[0]), plain(halves[1])))
     compare("all draws, and the same regressed", (plain(whole), best))
     compare("linearized, and all draws", (linear, plain(whole)))
+    over = p.logit().var(dim=0) / first_order[0]
+    low, middle, high = (float(over.quantile(at)) for at in (0.025, 0.5, 0.975))
+    print(f"variance of the log-odds over the linearized: {middle:.2f}, {low:.2f} to {high:.2f}")
     compare("linearized, and all draws regressed", (linear, best))
     for cap in (20, 64):
         # Other draws than those it is compared with.
@@ -88,6 +101,8 @@ def main(
         compare("  and all draws regressed", (adaptive, best))
     for n in (16, 64):
         some = [slice(i, i + n) for i in range(0, draws - n + 1, n)]
+        if not some:
+            continue
         compare(f"{n} draws, and all regressed", *((plain(s), best) for s in some))
         compare(f"{n} draws regressed, and all regressed", *((regressed(s), best) for s in some))
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from bayeslora_tool.cli.choice_options import (
+    ChoicesOption,
+    LengthNormalizedOption,
+    TemplateOption,
+    asked_on_command_line,
+)
 from bayeslora_tool.cli.loading_options import BaseOption, LabelsOption, label_names
 from bayeslora_tool.cli.terminal import friendly, out, progress
-from bayeslora_tool.documents import read_document
 
 
 class Placement(StrEnum):
@@ -34,20 +39,9 @@ def adopt(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder.")],
     labels: LabelsOption = None,
-    choices: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of a language model: JSON or YAML file with what it writes for each label, "
-            'such as {"refund": " refund"}.'
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(help="Of a language model: its prompt, with {text} once; \\n is a new line."),
-    ] = None,
-    length_normalized: Annotated[
-        bool, typer.Option(help="Divide a choice's log-probability by its number of tokens.")
-    ] = False,
+    choices: ChoicesOption = None,
+    template: TemplateOption = None,
+    length_normalized: LengthNormalizedOption = False,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -79,14 +73,12 @@ def adopt(
     with friendly():
         from bayeslora_tool.training.adopting import adopt_adapter
 
-        verbalizers: Any = None if choices is None else read_document(choices)
         classifier = adopt_adapter(
             adapter,
             held_out,
             output,
             labels=None if labels is None else label_names(labels),
-            choices=verbalizers,
-            template=None if template is None else template.replace("\\n", "\n"),
+            **asked_on_command_line(choices, template),
             length_normalized=length_normalized,
             train=train,
             text_column=text_column,

@@ -7,6 +7,12 @@ from typing import Annotated
 
 import typer
 
+from bayeslora_tool.cli.choice_options import (
+    ChoicesOption,
+    LengthNormalizedOption,
+    TemplateOption,
+    asked_on_command_line,
+)
 from bayeslora_tool.cli.terminal import err, friendly, out, progress
 
 
@@ -29,6 +35,9 @@ def train(
         bool | None,
         typer.Option("--balanced", help="Rare labels count as much as frequent ones."),
     ] = None,
+    choices: ChoicesOption = None,
+    template: TemplateOption = None,
+    length_normalized: LengthNormalizedOption = False,
     start: Annotated[
         str | None, typer.Option(help="Adapter whose weights to start from, bundled or a folder.")
     ] = None,
@@ -36,12 +45,18 @@ def train(
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
     ] = False,
 ) -> None:
-    """Train an adapter with the noise that inference uses, on your labelled texts.
+    r"""Train an adapter with the noise that inference uses, on your labelled texts.
 
     Both files need a text and a label column. Training texts that recur in the held-out file are
     dropped. Several GPUs: accelerate launch -m bayeslora_tool train ...
 
-    Example: bayeslora train --train mine.tsv --held-out held_out.tsv -o my_adapter
+    A causal language model learns to choose between answers: name them with --choices, one for each
+    label of the data, and the prompt with --template. It needs no head, and keeps none.
+
+    Examples: bayeslora train --train mine.tsv --held-out held_out.tsv -o my_adapter
+
+    bayeslora train --backbone Qwen/Qwen3-0.6B --choices choices.yaml --template "{text}\nAnswer:"
+    --train mine.tsv --held-out held_out.tsv -o my_adapter
     """
     with friendly():
         from dataclasses import asdict
@@ -56,6 +71,8 @@ def train(
             "epochs": epochs,
             "seed": seed,
             "balanced": balanced,
+            "length_normalized": length_normalized or None,
+            **asked_on_command_line(choices, template),
         }
         given = {key: value for key, value in given.items() if value is not None}
         if "backbone" in given:

@@ -164,14 +164,18 @@ class AdapterPosterior:
             yield
 
     @contextmanager
-    def training_noise(self, n_texts: int, common: Collection[str] = ()) -> Iterator[None]:
+    def training_noise(
+        self, n_texts: int, common: Collection[str] = (), places: Tensor | None = None
+    ) -> Iterator[None]:
         """Within the context, in one pass, each text gets fresh masks from torch's generator.
 
         Args:
             n_texts: Texts in the batch.
             common: Layers whose mask all texts share, from :meth:`layers_in_common`.
+            places: (B, L), where each token stands in its text: under scope "token" those at the
+                same place share a mask. None: each has its own.
         """
-        with activate(_FreshNoise(self, n_texts, common)):
+        with activate(_FreshNoise(self, n_texts, common, places)):
             yield
 
     def layers_in_common(self, run: Callable[[int], object]) -> set[str]:
@@ -339,15 +343,27 @@ class _FreshNoise:
     """
 
     def __init__(
-        self, posterior: AdapterPosterior, n_texts: int, common: Collection[str] = ()
+        self,
+        posterior: AdapterPosterior,
+        n_texts: int,
+        common: Collection[str] = (),
+        places: Tensor | None = None,
     ) -> None:
         self.posterior, self.n_texts, self.common = posterior, n_texts, common
+        self.places = places
         self._masks: dict[str, Tensor] = {}
 
     def perturb(self, module: str, h: Tensor) -> Tensor:
         rate, n = self.posterior.dropout, h.shape[-1]
         if self.posterior.scope == "token":
-            return nn.functional.dropout(h, rate)
+            if self.places is None:
+                return nn.functional.dropout(h, rate)
+            check_places(self.places, module, h.numel() // (self.n_texts * n))
+            longest = int(self.places.max()) + 1
+            masks = nn.functional.dropout(h.new_ones(self.n_texts, longest, n), rate)
+            texts = torch.arange(self.n_texts, device=h.device)[:, None]
+            mask = masks[texts, self.places.to(h.device)]  # (B, L, n)
+            return (h.reshape(mask.shape) * mask).reshape(h.shape)
         rows = 1 if module in self.common else self.n_texts
         if rows != 1 and h.shape[0] != rows:
             raise ValueError(

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
 
-from bayeslora_tool.inference.encoding import Encoded
-from bayeslora_tool.inference.network import Raw, Reader
-from bayeslora_tool.language.prompts import ChoiceTree
+from bayeslora_tool.inference.encoding import Encoded, Encoder
+from bayeslora_tool.inference.network import ClassificationHead, Head, Raw, Reader
+from bayeslora_tool.language.prompts import Choices, ChoiceTree, Prompts
 
 _TRIED = 4  # choices that loading waits for
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -91,7 +92,8 @@ class ChoiceHead:
         device = next(model.parameters()).device
         ids, mask = ids.to(device), mask.to(device)
         places = self.places(mask)
-        base = model.get_base_model()
+        # Training by several processes has the model in a wrapper.
+        base = getattr(model, "module", model).get_base_model()
         n = len(self.tree.tokens)
         if "logits_to_keep" in inspect.signature(base.forward).parameters:
             options["logits_to_keep"] = n + 1
@@ -162,3 +164,22 @@ class ChoiceHead:
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     hidden = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return hidden.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+def reading(
+    tokenizer: PreTrainedTokenizerBase, max_tokens: int, choices: Choices | None
+) -> tuple[Reader, Head]:
+    """What makes batches of texts, and what reads logits off a model's passes over them.
+
+    Args:
+        tokenizer: Of the backbone.
+        max_tokens: Longer texts are cut here, and say so.
+        choices: Between which a language model chooses; None: it is a classifier.
+
+    Raises:
+        ValueError: See ``prompts.Prompts``.
+    """
+    if choices is None:
+        return Encoder(tokenizer, max_tokens), ClassificationHead()
+    prompts = Prompts(tokenizer, max_tokens, choices)
+    return prompts, ChoiceHead(prompts.tree, length_normalized=choices.length_normalized)

@@ -40,6 +40,7 @@ USUAL_TEXTS = 2000  # held-out texts whose distances are the ordinary ones
 _OF_ANY = {"backbone", "revision", "labels", "text_column", "label_column"} | {
     *PosteriorRecord.model_fields
 }
+_OF_CHOICES = {"choices", "template", "length_normalized"}
 MEASURED_TEXTS = 500  # held-out texts measured at the end: 20 draws of each take their time
 
 
@@ -77,7 +78,9 @@ def package_adapter(
     known = {
         key: value
         for key, value in asdict(recipe).items()
-        if key != "card" and (key in _OF_ANY or not adopted)
+        if key != "card"
+        and (key in _OF_ANY or not adopted)
+        and (key not in _OF_CHOICES or recipe.choices is not None)
     }
     manifest = Manifest(
         labels=data.labels,

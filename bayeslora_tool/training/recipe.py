@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from bayeslora_tool.artifacts.adapter_config import Names, Rank
 from bayeslora_tool.artifacts.backbone import HubName, Revision
-from bayeslora_tool.artifacts.manifest import FILE_NAME, MAX_LABELS, Manifest
+from bayeslora_tool.artifacts.manifest import FILE_NAME, MAX_LABELS, Manifest, Verbalizer
 from bayeslora_tool.settings import Label, parse, read_settings
 from bayeslora_tool.text import normal_text
 from bayeslora_tool.training.dataset import LabelledText, read_labelled
@@ -38,6 +39,10 @@ class Recipe:
         revision: Commit of the hub repository.
         labels: From the label as written in the files to its name, in the order of the classes;
             None takes what the training file holds, sorted.
+        choices: From each label's name to what a language model writes for it, in order: it learns
+            to choose, and gets no head. None trains a classifier.
+        template: The prompt of ``choices``, with ``{text}`` once.
+        length_normalized: Whether a choice's log-probability is divided by its number of tokens.
         text_column, label_column: Columns (or JSON keys) of the files.
         rank, alpha: LoRA's r and alpha; the update is scaled by alpha / r.
         target_modules: Layers to adapt: names, or "all-linear".
@@ -64,6 +69,9 @@ class Recipe:
     backbone: HubName = DEFAULT_BACKBONE
     revision: Revision | None = DEFAULT_REVISION
     labels: Annotated[dict[Column, Label], Field(max_length=MAX_LABELS)] | None = None
+    choices: Annotated[dict[Label, Verbalizer], Field(max_length=MAX_LABELS)] | None = None
+    template: str | None = None
+    length_normalized: bool = False
     text_column: Column = "text"
     label_column: Column = "label"
     rank: Rank = 16
@@ -143,7 +151,8 @@ def read_training_data(recipe: Recipe, train: str | Path, held_out: str | Path) 
     Raises:
         FileNotFoundError, TypeError, ValueError: See ``dataset.read_labelled``; also when the
             training file holds fewer than two classes, or the held-out file a label that the
-            training file lacks. Names file and line.
+            training file lacks; or a label that none of the recipe's choices has. Names file and
+            line.
     """
     files = [
         read_labelled(
@@ -168,6 +177,8 @@ def read_training_data(recipe: Recipe, train: str | Path, held_out: str | Path) 
                 f"{Path(held_out).name}, line {example.line}: label {example.label!r} has no text "
                 f"in {Path(train).name}"
             )
+    if recipe.choices is not None:
+        _check_choices(recipe.choices, zip((train, held_out), (kept, files[1]), strict=True))
     (often, most), (rare, fewest) = counts.most_common()[0], counts.most_common()[-1]
     if most > IMBALANCE * fewest and not recipe.balanced:
         logger.warning(
@@ -176,6 +187,20 @@ def read_training_data(recipe: Recipe, train: str | Path, held_out: str | Path) 
             Path(train).name, most, often, fewest, rare,
         )  # fmt: skip
     names = tuple(recipe.labels.values()) if recipe.labels else tuple(sorted(counts))
+    if recipe.choices is not None:
+        names = tuple(recipe.choices)
     if missing := [name for name in names if name not in counts]:
         raise ValueError(f"{Path(train).name} has no text with label {missing[0]!r}")
     return TrainingData(kept, files[1], names, len(files[0]) - len(kept))
+
+
+def _check_choices(
+    choices: Mapping[str, str], files: Iterable[tuple[str | Path, Sequence[LabelledText]]]
+) -> None:
+    for path, examples in files:
+        for example in examples:
+            if example.label not in choices:
+                raise ValueError(
+                    f"{Path(path).name}, line {example.line}: label {example.label!r:.80} is none "
+                    f"of `choices` ({', '.join([*choices][:5])}); name what the model writes for it"
+                )

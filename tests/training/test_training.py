@@ -86,23 +86,27 @@ class TestTraining:
         from transformers import TrainingArguments
 
         from bayeslora_tool.artifacts.backbone_model import load_with_new, quiet
+        from bayeslora_tool.inference.network import ClassificationHead
         from bayeslora_tool.inference.posterior import AdapterPosterior
-        from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
+        from bayeslora_tool.training.new_adapter import lora_config
+        from bayeslora_tool.training.trainer import _NoisyTrainer
 
         backbone, new = load_with_new(tiny_backbone, ["a", "b"])
         with quiet():
-            model = get_peft_model(backbone, _lora_config(Recipe(), backbone, new))
+            model = get_peft_model(backbone, lora_config(Recipe(), backbone, new))
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter)
         trainer = _NoisyTrainer(
             posterior=AdapterPosterior(model, dropout=0.5),
+            head=ClassificationHead(),
             head_learning_rate=1.0,
             model=model,
             args=TrainingArguments(report_to="none", output_dir=str(tmp_path), use_cpu=True),
         )
         inputs = {
             "input_ids": torch.tensor([[101, 2204, 102]] * 4),
+            "attention_mask": torch.ones(4, 3, dtype=torch.long),
             "labels": torch.tensor([0] * 4),
         }
 
@@ -354,14 +358,17 @@ class TestBalanced:
         from transformers import TrainingArguments
 
         from bayeslora_tool.artifacts.backbone_model import load_with_new, quiet
+        from bayeslora_tool.inference.network import ClassificationHead
         from bayeslora_tool.inference.posterior import AdapterPosterior
-        from bayeslora_tool.training.trainer import _lora_config, _NoisyTrainer
+        from bayeslora_tool.training.new_adapter import lora_config
+        from bayeslora_tool.training.trainer import _NoisyTrainer
 
         with quiet():
             backbone, new = load_with_new(tiny_backbone, ["a", "b"])
-            model = get_peft_model(backbone, _lora_config(Recipe(), backbone, new))
+            model = get_peft_model(backbone, lora_config(Recipe(), backbone, new))
         trainer = _NoisyTrainer(
             posterior=AdapterPosterior(model, dropout=0.5),  # of an adapter that is still nothing
+            head=ClassificationHead(),
             head_learning_rate=1.0,
             class_weights=torch.tensor([3.0, 0.5]),
             model=model,
@@ -379,7 +386,11 @@ class TestBalanced:
             -(0.95 * row[k] + 0.05 * row[1 - k]) for row, k in zip(log_p, labels, strict=True)
         ]
         expected = np.mean([w * loss for w, loss in zip([3, 0.5, 0.5], of_texts, strict=True)])
-        inputs = {"input_ids": ids, "labels": torch.tensor(labels)}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": torch.tensor(labels),
+        }
         got = trainer.compute_loss(model.train(), inputs).item()
         assert got == pytest.approx(float(expected), rel=1e-5)
 
