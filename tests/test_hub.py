@@ -107,6 +107,20 @@ def test_a_text_is_answered_in_mixed_company_as_alone(
     assert (apart in caplog.text) == (kind == "deberta-v2")
 
 
+def test_a_layer_may_have_the_adapter_of_one_alone_or_of_none_in_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ADAPTERS, "key", {"labels": ["x", "y"], "target_modules": ["key"]})
+    base = save_backbone(tmp_path / "base", "bert")
+    hub = AdapterHub(base, device="cpu")
+    for name in ("five", "two", "key"):
+        hub.add(name, save_adapter(tmp_path, base, "bert", name))
+    for names in (["two", "five"], ["five", "key"], ["key", "five"]):
+        tasks = [(name, text) for text in TEXTS for name in names]
+        alone = [hub[name].predict([text], estimator="linearized")[0] for name, text in tasks]
+        close(hub.predict(tasks, estimator="linearized"), alone)
+
+
 @pytest.fixture(scope="module")
 def bundled() -> AdapterHub:
     hub = AdapterHub(DEFAULT_BACKBONE)

@@ -404,7 +404,8 @@ class _Linearized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), frozen = gradients, ctx.frozen
-        used = _used(gradient, ctx.parts[0].noise)
+        # In a batch of several adapters' texts it may be that none of theirs is on this layer.
+        used = _used(gradient, ctx.parts[0].noise) if ctx.parts else None
         on = None
         if ctx.needs_input_grad[0]:
             if frozen.frozen is None:
@@ -415,7 +416,7 @@ class _Linearized(torch.autograd.Function):
             layer, own = part.layer, gradient[part.rows]
             start, stop = part.rows.start, part.rows.stop
             theirs = used
-            if used is not None and len(ctx.parts) > 1:
+            if used is not None and len(own) < len(gradient):
                 theirs = used[(start <= used) & (used < stop)] - start
             by_rank = _product(own, theirs, layer.up)  # (N, r)
             rank = layer.posterior.placement == "rank"
