@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -252,9 +253,8 @@ class ChatBayesLoRA(BaseChatModel):
         if not tools:
             return Plain()
         if self._templated:
-            tokenizer = self.model.tokenizer
-            parser = tokenizer.get_response_parser(prefix=list(prompt), tools=list(tools))
-            return TemplateReader(parser)
+            new = partial(self.model.tokenizer.get_response_parser, prefix=list(prompt))
+            return TemplateReader(new, list(tools))
         return MarkedReader(self._format())
 
     @property

@@ -299,7 +299,7 @@ def test_the_tokenizers_own_response_template_comes_first() -> None:
     model = chat("Gladly." + CALL, template="nothing")
     tokenizer = model.model.tokenizer
     tokenizer.response_template = HERMES
-    tokenizer.get_response_parser = lambda prefix, tools: ResponseParser(
+    tokenizer.get_response_parser = lambda prefix, tools=None: ResponseParser(
         HERMES, prefix=tokenizer.decode(prefix) + "<|im_start|>assistant\n", tools=tools
     )
     answer = ask(model)

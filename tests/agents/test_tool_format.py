@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -47,7 +48,9 @@ def marked(text: str, form: str = "hermes", size: int = 3) -> tuple[str, list[Ca
 
 def templated(text: str, size: int = 3) -> tuple[str, list[Call]]:
     return read(
-        TemplateReader(ResponseParser(HERMES, prefix="<|im_start|>assistant\n")), text, size
+        TemplateReader(partial(ResponseParser, HERMES, prefix="<|im_start|>assistant\n")),
+        text,
+        size,
     )
 
 
@@ -210,6 +213,22 @@ def test_a_response_template_reads_the_calls_where_the_tokenizer_has_one() -> No
     assert text[call.begin :].startswith("<tool_call>")
 
 
+@pytest.mark.parametrize("name", ["call", "tool", "name", "arguments", "a", "Ada"])
+def test_a_response_templates_words_are_found_where_they_count(name: str) -> None:
+    args = '{"a": {"to": "Ada", "n": 1}, "to": "Ada", "n": 1, "m": "1"}'
+    text = f'<tool_call>\n{{"name": "{name}", "arguments": {args}}}\n</tool_call>'
+    first, second = templated(text * 2)[1]
+    told = only(marked(text)[1])
+    assert isinstance(first, WrittenCall)
+    assert isinstance(second, WrittenCall)
+    assert (first.named, first.values) == (told.named, told.values)
+    n = len(text)
+    assert second.named == tuple(at + n for at in told.named)
+    assert second.values == {k: (i + n, j + n) for k, (i, j) in told.values.items()}
+    assert second.begin is not None
+    assert text.rindex("}") < second.begin <= n
+
+
 @pytest.mark.parametrize("broken", ["pay(Ada)", '{"name": "pay", "argume'])
 def test_what_the_template_cannot_read_is_kept_as_a_broken_call(broken: str) -> None:
     shown, calls = templated(f"Sure.<tool_call>{broken}</tool_call>")
@@ -222,6 +241,6 @@ def test_a_call_whose_words_are_not_found_again_has_no_place() -> None:
     template = json.loads(
         json.dumps(HERMES).replace('"{content}"', '{"name": "other", "arguments": {}}')
     )
-    reader = TemplateReader(ResponseParser(template, prefix=""))
+    reader = TemplateReader(partial(ResponseParser, template, prefix=""))
     call = only(read(reader, "<tool_call>{}</tool_call>")[1])
     assert (call.name, call.begin) == ("other", None)
