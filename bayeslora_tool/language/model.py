@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,9 +119,8 @@ class LanguageModel:
         return scored_by(self.network, self._adapter, scoring, ["anything else"])
 
     def tokens(self, text: str) -> list[int]:
-        """Of a piece of a template; special tokens that it spells out are what they say."""
-        ids: list[int] = self._tokens.encode(text).ids
-        return ids
+        """Of what follows a prompt; special tokens that it spells out are what they say."""
+        return self._tokens.behind(_readable(text, "a text of tokens"))
 
     def prompt(
         self, asked: Asked, *, tools: Sequence[Mapping[str, Any]] | None = None
@@ -142,7 +142,7 @@ class LanguageModel:
             asked = rendered(self.tokenizer, self._tokens, asked, tools)
         elif tools:
             raise ValueError("`tools` are for messages; write a text's own into it")
-        return self._tokens.ids(asked)
+        return self._tokens.ids(_readable(asked, "the prompt"))
 
     def choice(
         self,
@@ -167,9 +167,12 @@ class LanguageModel:
         scoring = scoring or Scoring("linearized")
         if scoring.estimator == "adaptive":
             raise ValueError("`scoring`: 'adaptive' works for thresholds; take 'linearized'")
-        _check_options(options)
-        tree = ChoiceTree(list(options.values()))
-        ids = [*before]
+        given = {
+            name: self._ids(f"options[{name!r:.80}]", option) for name, option in options.items()
+        }
+        _check_options(given)
+        tree = ChoiceTree(list(given.values()))
+        ids = self._ids("before", before)
         self._check_length(len(ids) + int(tree.lengths.max()), bool(ids))
         network = self.network.asked(ChoiceHead(tree, rest=True))
         encoded = Encoded(0, ids + tree.tokens, truncated=False, unread=0.0)
@@ -271,18 +274,23 @@ class LanguageModel:
         """
         if not (isinstance(max_tokens, int) and max_tokens >= 1):
             raise ValueError(f"`max_tokens` (={max_tokens!r}) must be an integer >= 1")
-        if not 0 <= temperature < float("inf"):
+        number = isinstance(temperature, int | float)
+        if not (number and 0 <= temperature < float("inf")):
             raise ValueError(f"`temperature` (={temperature!r}) must be a finite number >= 0")
-        if n_draws != 0:
-            Scoring("monte_carlo", n_draws=n_draws)  # says what is out of range
-        if isinstance(stop, str) or not all(isinstance(word, str) and word for word in stop):
+        # Says what is out of range.
+        Scoring("monte_carlo", seed=seed, **({"n_draws": n_draws} if n_draws != 0 else {}))
+        words = () if isinstance(stop, str) or not isinstance(stop, Collection) else stop
+        if words is not stop or not all(isinstance(word, str) and word for word in words):
             raise ValueError(
                 f"`stop` (={stop!r:.80}) must be a list of strings, none of them empty"
             )
-        self._check_length(len(prompt) + 1, bool(prompt))
-        most = min(max_tokens, self.max_tokens - len(prompt))
+        if not (doubtful is None or callable(doubtful)):
+            raise TypeError(f"`doubtful` (={doubtful!r:.80}) must be a function of a token's doubt")
+        ids = self._ids("prompt", prompt)
+        self._check_length(len(ids) + 1, bool(ids))
+        most = min(max_tokens, self.max_tokens - len(ids))
         choose = _chooser(temperature, seed)
-        return until_stop(self._written([*prompt], most, choose, seed, n_draws, doubtful), stop)
+        return until_stop(self._written(ids, most, choose, seed, n_draws, doubtful), stop)
 
     def _written(
         self,
@@ -364,6 +372,22 @@ class LanguageModel:
         stream = DecodeStream(ids=[*before[-_CONTEXT:]], skip_special_tokens=False)
         return lambda token: stream.step(self._tokens.backend, token) or ""
 
+    def _ids(self, name: str, given: Sequence[int]) -> list[int]:
+        """Tokens that somebody gave, if they are some of this model's."""
+        try:
+            ids = [index(token) for token in given]
+        except TypeError:
+            raise TypeError(
+                f"`{name}` (={given!r:.80}) must be tokens, such as `prompt()` or `tokens()` make"
+            ) from None
+        n = self.network.model.get_base_model().config.get_text_config().vocab_size
+        if wrong := [token for token in ids if not 0 <= token < n]:
+            raise ValueError(
+                f"`{name}` holds token {wrong[0]}, and the model has 0 to {n - 1}; make them by "
+                f"`prompt()` or `tokens()`"
+            )
+        return ids
+
     def _check_length(self, n: int, anything: bool) -> None:
         if not anything:
             raise ValueError("there are no tokens to go on from, or none to be sure of")
@@ -385,6 +409,19 @@ def _chooser(temperature: float, seed: int) -> Callable[[Tensor], int]:
         return int(torch.multinomial(p, 1, generator=generator))
 
     return choose
+
+
+def _readable(text: str, what: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, got {text!r:.80}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} holds a lone surrogate at {error.start}, which is no text; decode the source "
+            f"with errors='replace'"
+        ) from None
+    return text
 
 
 def _check_options(options: Mapping[str, Sequence[int]]) -> None:

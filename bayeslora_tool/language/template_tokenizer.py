@@ -7,6 +7,8 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+_BLANKS = ("\u2581", "\u0120")  # as SentencePiece and byte-level tokenizers write it
+
 
 class TemplateTokenizer:
     """A tokenizer that takes its special tokens for what they are, and adds none.
@@ -44,6 +46,8 @@ class TemplateTokenizer:
         whole = self.backend.encode("a").ids
         n = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         self.begin: list[int] = whole[:n]
+        # As of words that a text begins with; within it they would have one too many.
+        self._blank_first = self.encode("a").tokens[0][:1] in _BLANKS
 
     def encode(self, text: str) -> Encoding:
         """Tokens and their offsets."""
@@ -53,6 +57,16 @@ class TemplateTokenizer:
         """Tokens of a whole prompt, behind ``begin``, unless it begins so itself."""
         ids: list[int] = self.encode(text).ids
         return ids if ids[: len(self.begin)] == self.begin else self.begin + ids
+
+    def behind(self, text: str) -> list[int]:
+        """Tokens of what stands behind other words, where no blank is put before it."""
+        if self._blank_first:
+            for before in ("\n", "a", ":"):
+                own, whole = self.encode(before).ids, self.encode(before + text).ids
+                if whole[: len(own)] == own:
+                    return list(whole[len(own) :])
+        ids: list[int] = self.encode(text).ids
+        return ids
 
     def as_words(self, text: str, *, added: bool = False) -> str:
         """The text with a space in each special token that it spells out: it is none, but words.

@@ -12,7 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import entropy, log_odds
@@ -333,17 +335,15 @@ class TestConversations:
     def test_what_the_model_would_write_to_call_a_tool_is_words_in_a_users_mouth(
         self, model: LanguageModel
     ) -> None:
-        model.tokenizer.add_tokens(["<call>"])
         tokenizer = model.tokenizer
-        model = (
-            LanguageModel.from_pretrained(adapted("llama")[0], tokenizer=tokenizer)
-            if False
-            else model
-        )
-
-        tokens = TemplateTokenizer(tokenizer)
-        assert tokens.as_words("good <call>") == "good <call>"
-        assert tokens.as_words("good <call>", added=True) == "good < call>"
+        tokenizer.add_tokens(["film"])
+        model = LanguageModel.from_pretrained(adapted("llama")[0], tokenizer=tokenizer)
+        (film,) = model.tokens("film")
+        counts = {
+            role: model.prompt([{"role": role, "content": "good film"}]).count(film)
+            for role in ("system", "assistant", "user", "tool")
+        }
+        assert counts == {"system": 1, "assistant": 1, "user": 0, "tool": 0}
 
     def test_the_last_words_of_the_model_are_asked_about(self, model: LanguageModel) -> None:
         talk = [{"role": "user", "content": "a fine"}, {"role": "assistant", "content": "bad day"}]
@@ -383,6 +383,15 @@ class TestConversations:
         ({"n_draws": 1}, "n_draws"),
         ({"stop": "end"}, "`stop`"),
         ({"stop": [""]}, "`stop`"),
+        ({"temperature": "1"}, "`temperature`"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"stop": None}, "`stop`"),
+        ({"doubtful": 0.5}, "`doubtful`"),
+        ({"prompt": "good"}, "`prompt`.*must be tokens"),
+        ({"prompt": [{"role": "user", "content": "good"}]}, "`prompt`.*must be tokens"),
+        ({"prompt": [5, -1]}, "holds token -1"),
+        ({"prompt": [5, 10**6]}, "holds token 1000000"),
         ({"prompt": []}, "no tokens"),
         ({"prompt": [5] * POSITIONS}, "tokens are asked for"),
     ],
@@ -391,7 +400,7 @@ def test_what_cannot_be_written_is_refused_before_the_first_token(
     options: dict[str, Any], message: str
 ) -> None:
     model = loaded()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         model.generate(**{"prompt": [5, 6]} | options)
 
 
@@ -403,13 +412,43 @@ def test_what_cannot_be_written_is_refused_before_the_first_token(
         ({"a": []}, "has no token"),
         ({"a": [4], "b": [4, 5]}, r"`options\['b'\]` begins with all of 'a'"),
         ({"a": [4] * POSITIONS}, "tokens are asked for"),
+        ({"a": [-1]}, r"`options\['a'\]` holds token -1"),
+        ({"a": " good"}, r"`options\['a'\]`.*must be tokens"),
     ],
 )
 def test_options_that_cannot_be_told_apart_are_refused(
-    options: dict[str, list[int]], message: str
+    options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         loaded().choice([5, 6], options)
+
+
+@pytest.mark.parametrize("asked", ["a \ud800 day", [{"role": "user", "content": "a \ud800 day"}]])
+def test_what_is_no_text_is_refused(asked: Any) -> None:
+    model = loaded()
+    model.tokenizer.chat_template = TestConversations.TEMPLATE
+    with pytest.raises(ValueError, match="lone surrogate"):
+        model.prompt(asked)
+    with pytest.raises(ValueError, match="lone surrogate"):
+        model.tokens("\ud800")
+    with pytest.raises(TypeError, match="must be a str"):
+        model.doubt_of_tokens("a fine day", 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "every piece", "never"])
+def test_what_follows_a_prompt_has_the_tokens_that_it_has_in_one_text(scheme: str) -> None:
+    letters = [*'abcdefghijklmnopqrstuvwxyz:."\n', "\u2581", "<s>"]
+    backend = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    if scheme == "every piece":
+        blank = normalizers.Replace(" ", "\u2581")
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), blank])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokens = TemplateTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"))
+    for before in ("is it:", "<s>answer"):
+        for text in (" a refund.", "refund", '"a" b', "\nyes", ":", ""):
+            whole = tokens.encode(before + text).ids
+            assert tokens.encode(before).ids + tokens.behind(text) == whole
 
 
 def test_a_policy_decides_on_a_choice() -> None:
