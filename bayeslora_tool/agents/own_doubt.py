@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -95,11 +96,16 @@ def _entry(call: ToolCall, messages: Sequence[AnyMessage]) -> Mapping[str, Any]:
     if len(entries) != 1:
         raise LookupError("the call was added after the model wrote its message")
     (entry,) = entries
-    if (entry["name"], entry["args"]) != (call["name"], call["args"]):
+    # Not by their values alone: True is 1.
+    if _words(entry) != _words(call):
         raise LookupError("the call was changed after the model wrote it")
     if entry["choice"] is None:
         raise LookupError(f"the doubt of the call could not be measured: {entry['failure']}")
     return entry  # type: ignore[no-any-return]
+
+
+def _words(call: Mapping[str, Any]) -> str:
+    return json.dumps([call["name"], call["args"]], sort_keys=True)
 
 
 def _argument(entry: Mapping[str, Any], name: str) -> Prediction:

@@ -21,7 +21,7 @@ class TemplateReader:
     def __init__(self, new: Callable[..., Any], tools: list[Any] | None = None) -> None:
         self._new, self._parser = new, new(tools=tools)
         self._text, self._field = "", ""
-        self._raw, self._error = "", ""
+        self._error = ""
         self._seen = self._begin = 0
         self._calls: list[tuple[int, Any]] = []
 
@@ -41,7 +41,7 @@ class TemplateReader:
                 at = max(end for _, end in [call.named, *call.values.values()])
             calls.append(call)
         if self._error:
-            calls.append(BrokenCall(self._raw, None, self._error))
+            calls.append(BrokenCall(self._text[self._begin :], None, self._error))
         return shown, calls
 
     def _uncast(self, text: str) -> list[Any]:
@@ -59,11 +59,10 @@ class TemplateReader:
             for event in events():
                 kind = event["type"]
                 if kind == "region_open":
-                    self._field, self._raw, self._begin = event["field"], "", self._seen
+                    self._field, self._begin = event["field"], self._seen
                 elif kind == "region_chunk":
                     said = event["text"]
                     self._seen = self._text.find(said, self._seen) + len(said)
-                    self._raw += said
                     shown += said if self._field == "content" else ""
                 elif self._field == "tool_calls":
                     value = event["value"]
@@ -95,8 +94,8 @@ class _Places:
         name = function.get("name") if isinstance(function, dict) else None
         args = function.get("arguments", {}) if isinstance(function, dict) else None
         if not isinstance(name, str) or not name or not isinstance(args, dict):
-            text = json.dumps(given, default=str)
-            return BrokenCall(text, None, "The call has no name or arguments")
+            # From the mark on: LangChain would mend an object where chunks are put together.
+            return BrokenCall(self._text[begin:], None, "The call has no name or arguments")
         named = self._place([name], f"{name}_", begin, i, ["function", "name"])
         if named is None:
             return WrittenCall(name, args, None)

@@ -182,6 +182,23 @@ async def test_a_stream_comes_to_what_generate_gives(text: str) -> None:
     assert (await bound.ainvoke("pay Ada")).content == whole.content
 
 
+@pytest.mark.parametrize("broken", ['{"name": "transfer", "argum', '{"name": "transfer"}, 3', "3"])
+def test_a_call_that_a_response_template_cannot_read_is_none_in_a_stream_either(
+    broken: str,
+) -> None:
+    model = chat(f"Gladly.<tool_call>{broken}</tool_call>", template="nothing")
+    tokenizer = model.model.tokenizer
+    tokenizer.response_template = HERMES
+    tokenizer.get_response_parser = lambda prefix, tools=None: ResponseParser(
+        HERMES, prefix=tokenizer.decode(prefix) + "<|im_start|>assistant\n", tools=tools
+    )
+    first, *others = model.bind_tools(TOOLS).stream("pay Ada")
+    total = sum(others, start=first)
+    assert (total.content, total.tool_calls) == ("Gladly.", [])
+    (call,) = total.invalid_tool_calls
+    assert broken in str(call["args"])
+
+
 def test_words_are_streamed_token_by_token_and_a_call_is_not_words() -> None:
     shown = [str(c.text) for c in chat("Gladly I do." + CALL).bind_tools(TOOLS).stream("pay Ada")]
     assert [text for text in shown if text] == ["Gladly", " ", "I", " ", "do", "."]

@@ -178,6 +178,7 @@ def with_call(message: AIMessage, **changed: Any) -> AIMessage:
     ("change", "said"),
     [
         (lambda m: with_call(m, args={"item": "throne", "n": 1}), "changed after the model wrote"),
+        (lambda m: with_call(m, args={"item": "chair", "n": True}), "changed after the model"),
         (lambda m: with_call(m, name="look", args={"item": "chair"}), "changed after the model"),
         (lambda m: with_call(m, id="other"), "added after the model wrote"),
         (lambda m: m.model_copy(update={"response_metadata": {}}), "says no doubt about it"),
