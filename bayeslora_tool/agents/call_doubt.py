@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
@@ -48,6 +50,19 @@ class Written:
     def ids(self, first: int, last: int) -> list[int]:
         """Of some tokens."""
         return self._ids[first:last]
+
+
+def plain_token(doubt: Any) -> dict[str, Any]:
+    """A ``TokenDoubt`` as plain data; what was not measured is None."""
+    values = asdict(doubt).items()
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values}
+
+
+def pieces_of(model: Any, text: str) -> list[tuple[int, str]]:
+    """Tokens of a text, each with what it adds; see :class:`Written`."""
+    ids = model.tokens(text) if text else []
+    wholes = ["", *(model.tokenizer.decode(ids[:n]) for n in range(1, len(ids) + 1))]
+    return [(ids[i], wholes[i + 1][len(wholes[i]) :]) for i in range(len(ids))]
 
 
 def doubt_of_call(

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from bayeslora_tool.agents.call_doubt import Written, doubt_of_call
+from bayeslora_tool.agents.call_doubt import Written, doubt_of_call, pieces_of, plain_token
 from bayeslora_tool.agents.response_template import TemplateReader
 from bayeslora_tool.agents.template_messages import for_template
 from bayeslora_tool.agents.tool_format import (
@@ -82,6 +76,23 @@ class ChatBayesLoRA(BaseChatModel):
     tool_format: Literal["hermes", "llama", "mistral"] | None = None
     """How the model writes calls. None: as its tokenizer's response or chat template says."""
 
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: Any) -> Any:
+        if not all(hasattr(model, name) for name in ("tokenizer", "prompt", "generate", "choice")):
+            raise ValueError(
+                f"`model` (={model!r:.80}) must be a LanguageModel of bayeslora_tool.language, "
+                f"such as LanguageModel.from_pretrained('owner/adapter')"
+            )
+        return model
+
+    @field_validator("scoring")
+    @classmethod
+    def _check_scoring(cls, scoring: Scoring | None) -> Scoring | None:
+        if scoring is not None and scoring.estimator == "adaptive":
+            raise ValueError("`scoring`: 'adaptive' works for thresholds; take 'linearized'")
+        return scoring
+
     @property
     def _llm_type(self) -> str:
         return "bayeslora"
@@ -132,7 +143,7 @@ class ChatBayesLoRA(BaseChatModel):
         schemas = [convert_to_openai_tool(tool) for tool in tools]
         names = list(dict.fromkeys(schema["function"]["name"] for schema in schemas))
         if isinstance(tool_choice, dict):
-            tool_choice = tool_choice.get("function", {}).get("name")
+            tool_choice = tool_choice.get("function", {}).get("name", str(tool_choice))
         forced: str | None = None
         if tool_choice in ("any", "required", True):
             forced = names[0] if len(names) == 1 else ""
@@ -145,6 +156,8 @@ class ChatBayesLoRA(BaseChatModel):
             forced = str(tool_choice)
         if schemas and not self._templated:
             self._format()
+        if forced is not None and not names:
+            raise ValueError(f"`tool_choice` (={tool_choice!r:.80}) needs `tools` to choose from")
         if forced is not None:
             self._opening(forced)
         given = [] if tool_choice == "none" else schemas
@@ -194,7 +207,7 @@ class ChatBayesLoRA(BaseChatModel):
         prompt = self.model.prompt(for_template(messages), tools=list(tools) or None)
         reader = self._reader(prompt, tools)
         opening = "" if forced is None else self._opening(forced)
-        pieces = self._pieces(opening)
+        pieces = pieces_of(self.model, opening)
         shown = reader.feed(opening)
         trace: list[dict[str, Any]] = []
         limit, doubtful = kwargs.get("max_tokens", self.max_tokens), False
@@ -204,10 +217,10 @@ class ChatBayesLoRA(BaseChatModel):
             max_tokens=limit,
             temperature=kwargs.get("temperature", self.temperature),
             seed=kwargs.get("seed", self.seed),
-            n_draws=self.n_draws,
+            n_draws=kwargs.get("n_draws", self.n_draws),
             stop=stop or self.stop or (),
         ):
-            trace.append({name: _plain(value) for name, value in asdict(doubt).items()})
+            trace.append(plain_token(doubt))
             if self.doubtful is not None and self.doubtful(doubt):
                 doubtful = True
                 break
@@ -285,14 +298,3 @@ class ChatBayesLoRA(BaseChatModel):
                 "leave it out, or choose 'auto'"
             )
         return form.forced + (f'{forced}", "{form.arguments}": ' if forced else "")
-
-    def _pieces(self, text: str) -> list[tuple[int, str]]:
-        """Tokens of a text, each with what it adds."""
-        ids = self.model.tokens(text) if text else []
-        decode = self.model.tokenizer.decode
-        wholes = ["", *(decode(ids[:n]) for n in range(1, len(ids) + 1))]
-        return [(ids[i], wholes[i + 1][len(wholes[i]) :]) for i in range(len(ids))]
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -231,7 +231,7 @@ def test_what_the_model_is_told_reaches_it() -> None:
     model = chat("one. two.", max_tokens=7, temperature=0.5, seed=3, n_draws=4, stop=["two"])
     assert model.invoke("hi").content == "one. "
     assert model.invoke("hi", stop=["."]).content == "one"
-    model.bind(max_tokens=1, temperature=0.0, seed=9).invoke("hi")
+    model.bind(max_tokens=1, temperature=0.0, seed=9, n_draws=0).invoke("hi")
     told = [
         [each[name] for name in ("max_tokens", "temperature", "seed", "n_draws", "stop")]
         for each in model.model.generated
@@ -239,7 +239,7 @@ def test_what_the_model_is_told_reaches_it() -> None:
     assert told == [
         [7, 0.5, 3, 4, ["two"]],
         [7, 0.5, 3, 4, ["."]],
-        [1, 0.0, 9, 4, ["two"]],
+        [1, 0.0, 9, 0, ["two"]],
     ]
 
 
@@ -303,6 +303,23 @@ def test_what_cannot_be_forced_says_so() -> None:
         chat("").bind_tools(TOOLS, tool_choice="steal")
     with pytest.raises(ValueError, match="cannot be forced in the format"):
         chat("", template="[TOOL_CALLS]").bind_tools(TOOLS, tool_choice="any")
+    with pytest.raises(ValueError, match=r"`tool_choice` .*'steal'.*must be 'auto'"):
+        chat("").bind_tools(TOOLS, tool_choice={"type": "tool", "name": "steal"})
+    with pytest.raises(ValueError, match=r"`tool_choice` \(='any'\) needs `tools`"):
+        chat("").bind_tools([], tool_choice="any")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": None}, r"`model` \(=None\) must be a LanguageModel"),
+        ({"model": "owner/adapter"}, "must be a LanguageModel"),
+        ({"scoring": Scoring("adaptive")}, "take 'linearized'"),
+    ],
+)
+def test_what_could_never_tell_a_doubt_is_refused_at_once(fields: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ChatBayesLoRA(**{"model": FakeLanguageModel(str)} | fields)
 
 
 def test_a_model_of_an_unknown_format_is_refused_until_it_is_named() -> None:
