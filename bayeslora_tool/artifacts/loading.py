@@ -152,8 +152,8 @@ def _load(
         causal = recorded
     if causal and manifest is not None and not recorded:
         raise ValueError(
-            f"{folder / FILE_NAME} is of a classifier, which has labels of its own; leave choices= "
-            f"and template= out"
+            f"{folder / FILE_NAME} is of a classifier, which has labels of its own; load it by "
+            f"BayesLoRAClassifier.from_pretrained, and leave choices= and template= out"
         )
     if recorded and not causal:
         raise ValueError(

@@ -17,6 +17,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from bayeslora_tool.artifacts.in_memory import load_or_take, short_fingerprint
 from bayeslora_tool.artifacts.manifest import Manifest
 from bayeslora_tool.inference.encoding import Encoded
+from bayeslora_tool.inference.estimators import linearized
+from bayeslora_tool.inference.network import Network
 from bayeslora_tool.inference.positions import longest_text
 from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scope, posterior_of
 from bayeslora_tool.inference.scorer import score, scored_by
@@ -167,15 +169,7 @@ class LanguageModel:
         scoring = scoring or Scoring("linearized")
         if scoring.estimator == "adaptive":
             raise ValueError("`scoring`: 'adaptive' works for thresholds; take 'linearized'")
-        given = {
-            name: self._ids(f"options[{name!r:.80}]", option) for name, option in options.items()
-        }
-        _check_options(given)
-        tree = ChoiceTree(list(given.values()))
-        ids = self._ids("before", before)
-        self._check_length(len(ids) + int(tree.lengths.max()), bool(ids))
-        network = self.network.asked(ChoiceHead(tree, rest=True))
-        encoded = Encoded(0, ids + tree.tokens, truncated=False, unread=0.0)
+        network, encoded = self._row(before, options)
         moments = score(network, Reference(), [encoded], scoring).moments
         labels, mean = [*options, OTHER], moments.mean[0].tolist()
         best = mean.index(max(mean))
@@ -234,9 +228,7 @@ class LanguageModel:
         if scoring.estimator == "linearized":
             texts = self._pieces(before)
             pieces = [texts(token) for token in ids]
-            return [
-                self._linearized(before + ids[:at], ids[at], pieces[at], scoring) for at in places
-            ]
+            return [self._linearized(before + ids[:at], ids[at], pieces[at]) for at in places]
         found = self._forced(before, ids, scoring)
         return [found[at] for at in places]
 
@@ -334,19 +326,34 @@ class LanguageModel:
             found += doubts(tokens, pieces, plain[0], noisy[0] if noisy else None)
         return found
 
-    def _linearized(self, before: list[int], token: int, text: str, scoring: Scoring) -> TokenDoubt:
+    def _row(
+        self, before: Sequence[int], options: Mapping[str, Sequence[int]]
+    ) -> tuple[Network, Encoded]:
+        """The network that is asked about options, or anything else, and what it reads."""
+        given = {
+            name: self._ids(f"options[{name!r:.80}]", option) for name, option in options.items()
+        }
+        _check_options(given)
+        tree = ChoiceTree(list(given.values()))
+        ids = self._ids("before", before)
+        self._check_length(len(ids) + int(tree.lengths.max()), bool(ids))
+        row = Encoded(0, ids + tree.tokens, truncated=False, unread=0.0)
+        return self.network.asked(ChoiceHead(tree, rest=True)), row
+
+    def _linearized(self, before: list[int], token: int, text: str) -> TokenDoubt:
         """The doubt of one token against all others."""
-        options = {"token": [token]}
-        found = self.choice(before, options, scoring)
-        plain = self.choice(before, options, Scoring("deterministic"))
+        network, row = self._row(before, {"token": [token]})
+        found = network.linearize([row])
+        plain = found.passed.probabilities
+        moments = linearized(plain, found.variance)
         return TokenDoubt(
             token,
             text,
-            plain.probabilities["token"],
-            found.probabilities["token"],
-            found.variance,
-            found.mutual_information,
-            found.entropy,
+            float(plain[0, 0]),
+            float(moments.mean[0, 0]),
+            float(moments.variance[0, 0]),
+            float(moments.mutual_information[0]),
+            float(moments.entropy[0]),
         )
 
     def _parts(self, asked: Asked, answer: str | None) -> tuple[list[int], list[int]]:

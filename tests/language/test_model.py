@@ -205,6 +205,13 @@ def test_a_choice_is_scored_as_a_row_for_each_option(kind: str, placement: Any, 
     )
 
 
+def test_a_linearized_token_is_read_once() -> None:
+    model, passes = loaded(), []
+    model.network.model.register_forward_hook(lambda *_: passes.append(1))
+    model.doubt_of_tokens(TEXT, scoring=Scoring("linearized"), which=[1, 3])
+    assert len(passes) == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_writes_what_passes_that_keep_nothing_write_and_doubts_it_alike(kind: str) -> None:
     model, (peft, _) = loaded(kind, scope="token"), adapted(kind)
@@ -463,7 +470,7 @@ def test_a_policy_decides_on_a_choice() -> None:
 
 
 def test_it_fits_nothing_but_a_language_model(tiny_adapter: Path) -> None:
-    with pytest.raises(ValueError, match="of a classifier"):
+    with pytest.raises(ValueError, match=r"of a classifier.*BayesLoRAClassifier\.from_pretrained"):
         LanguageModel.from_pretrained(tiny_adapter)
 
 
