@@ -220,6 +220,8 @@ class LanguageModel:
             raise ValueError("`scoring`: 'adaptive' works for thresholds; take 'monte_carlo'")
         before, ids = self._parts(asked, answer)
         self._check_length(len(before) + len(ids), bool(before and ids))
+        if not (which is None or isinstance(which, Collection)):
+            raise TypeError(f"`which` (={which!r:.80}) must be places in the answer, such as [0]")
         places = sorted({*which}) if which is not None else [*range(len(ids))]
         if places and not 0 <= places[0] <= places[-1] < len(ids):
             raise ValueError(
@@ -330,6 +332,8 @@ class LanguageModel:
         self, before: Sequence[int], options: Mapping[str, Sequence[int]]
     ) -> tuple[Network, Encoded]:
         """The network that is asked about options, or anything else, and what it reads."""
+        if not isinstance(options, Mapping):
+            raise TypeError(f"`options` (={options!r:.80}) must be tokens by name, as a dict")
         given = {
             name: self._ids(f"options[{name!r:.80}]", option) for name, option in options.items()
         }

@@ -419,13 +419,12 @@ def test_what_cannot_be_written_is_refused_before_the_first_token(
         ({"a": []}, "has no token"),
         ({"a": [4], "b": [4, 5]}, r"`options\['b'\]` begins with all of 'a'"),
         ({"a": [4] * POSITIONS}, "tokens are asked for"),
+        ([[4]], "as a dict"),
         ({"a": [-1]}, r"`options\['a'\]` holds token -1"),
         ({"a": " good"}, r"`options\['a'\]`.*must be tokens"),
     ],
 )
-def test_options_that_cannot_be_told_apart_are_refused(
-    options: dict[str, Any], message: str
-) -> None:
+def test_options_that_cannot_be_told_apart_are_refused(options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         loaded().choice([5, 6], options)
 
@@ -440,6 +439,8 @@ def test_what_is_no_text_is_refused(asked: Any) -> None:
         model.tokens("\ud800")
     with pytest.raises(TypeError, match="must be a str"):
         model.doubt_of_tokens("a fine day", 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"`which` \(=0\)"):
+        model.doubt_of_tokens("a fine day", which=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("scheme", ["first", "always", "every piece", "never"])
