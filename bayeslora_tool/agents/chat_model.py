@@ -81,8 +81,8 @@ class ChatBayesLoRA(BaseChatModel):
     def _check_model(cls, model: Any) -> Any:
         if not all(hasattr(model, name) for name in ("tokenizer", "prompt", "generate", "choice")):
             raise ValueError(
-                f"`model` (={model!r:.80}) must be a LanguageModel of bayeslora_tool.language, "
-                f"such as LanguageModel.from_pretrained('owner/adapter')"
+                f"`model` (={model!r:.80}) must be a LanguageModel: import it from "
+                f"bayeslora_tool.language, and load it by from_pretrained('owner/adapter')"
             )
         return model
 
@@ -121,6 +121,10 @@ class ChatBayesLoRA(BaseChatModel):
             params["ls_stop"] = stops
         return params
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Of a text alone, without what the chat template puts around it."""
+        return list(self.model.tokens(text)) if text else []
+
     def bind_tools(
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | Any],
@@ -156,9 +160,9 @@ class ChatBayesLoRA(BaseChatModel):
             forced = str(tool_choice)
         if schemas and not self._templated:
             self._format()
-        if forced is not None and not names:
-            raise ValueError(f"`tool_choice` (={tool_choice!r:.80}) needs `tools` to choose from")
         if forced is not None:
+            if not names:
+                raise ValueError(f"`tool_choice` (={tool_choice!r:.80}) needs `tools` to choose of")
             self._opening(forced)
         given = [] if tool_choice == "none" else schemas
         return self.bind(tools=given, forced=forced, **kwargs)

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    trim_messages,
+)
 from langchain_core.tools import tool
 from pydantic import BaseModel
 from transformers.utils.chat_parsing import ResponseParser
@@ -241,6 +247,15 @@ def test_what_the_model_is_told_reaches_it() -> None:
         [7, 0.5, 3, 4, ["."]],
         [1, 0.0, 9, 0, ["two"]],
     ]
+
+
+def test_tokens_are_counted_by_the_models_own_tokenizer() -> None:
+    model = chat("")
+    assert model.get_num_tokens("pay Ada 5") == len(model.model.tokens("pay Ada 5")) == 5
+    short = trim_messages(
+        [HumanMessage("pay " * 50), HumanMessage("hi")], max_tokens=20, token_counter=model
+    )
+    assert [message.content for message in short] == ["hi"]
 
 
 def test_earlier_calls_reach_the_template_as_objects() -> None:
