@@ -98,8 +98,8 @@ def doubt_of_call(
         found["choice"] = model.choice(written.before(first), options, scoring).to_dict()
         for name, (begin, end) in call.values.items():
             value = written.text[begin:end]
-            # Of a number, only what follows says that it ends.
-            ends = end if value[-1:] in tuple('"]}') else end + 1
+            # Of a number, or of words without quotes, only what follows says that it ends.
+            ends = end if value[:1] + value[-1:] in ('""', "[]", "{}") else end + 1
             first, last = written.tokens((begin, ends))
             options = {AS_WRITTEN: written.ids(first, last)}
             belief = model.choice(written.before(first), options, scoring)

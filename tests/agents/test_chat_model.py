@@ -19,8 +19,10 @@ from transformers.utils.chat_parsing import ResponseParser
 
 from bayeslora_tool import language
 from bayeslora_tool.agents import call_doubt
+from bayeslora_tool.agents.call_doubt import AS_WRITTEN, Written, doubt_of_call
 from bayeslora_tool.agents.chat_model import ChatBayesLoRA
 from bayeslora_tool.agents.template_messages import for_template
+from bayeslora_tool.agents.tool_format import WrittenCall
 from bayeslora_tool.policy import Scoring
 from bayeslora_tool.prediction import Prediction
 from tests.agents.fake_language_model import OTHER, FakeLanguageModel, FakeTokenizer
@@ -114,6 +116,18 @@ def test_all_tokens_of_a_character_belong_to_it(
 ) -> None:
     pieces = [(1, ""), (2, "é"), (3, "a"), (4, ""), (5, ""), (6, "한"), (7, "b")]
     assert call_doubt.Written([9], pieces).tokens(span) == tokens
+
+
+def test_of_words_without_quotes_what_follows_says_that_they_end() -> None:
+    text = '<call>transfer<to>say "hi"</to>'
+    model = FakeLanguageModel(lambda _: text)
+    tokens = model.tokens(text)
+    pieces = [(token, model.tokenizer.known[token]) for token in tokens]
+    start = text.index("say")
+    call = WrittenCall("transfer", {}, 0, (6, 14), {"to": (start, start + len('say "hi"'))})
+    doubt_of_call(model, Written([], pieces), call, ["transfer"], None)
+    _, options, _ = model.scored[-1]
+    assert options == {AS_WRITTEN: 'say "hi"<'}
 
 
 def test_two_calls_of_a_message_have_a_doubt_each_given_what_stands_before() -> None:
