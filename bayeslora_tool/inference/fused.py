@@ -234,7 +234,7 @@ class Linearization:
         self.posterior, self.n_texts, self.text_of = posterior, n_texts, text_of
         self.places = places
         self.shared = None if places is None or keep else _shared(places)
-        self.n_dense = 0  # layers in a row whose gradient was nowhere 0, see _used()
+        self.n_dense = 0  # layers in a row whose gradient was mostly not 0, see _used()
         self.noise_variance = noise_variance
         self.keep = keep
         self.calls = Calls(posterior.scope)
