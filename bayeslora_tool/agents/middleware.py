@@ -104,10 +104,11 @@ class UncertaintyGate(Gate):
             raise ValueError(f"`signal` (={signal!r}) must be 'classifier' or 'model'")
         self.signal = signal
         if signal == "model":
-            if classifier is not None or require_user_text:
+            if classifier is not None or require_user_text or timeout is not None:
                 raise ValueError(
-                    "`signal='model'` reads the model's own doubt, not a text; pass None as the "
-                    "`classifier`, leave `require_user_text` out, or choose signal='classifier'"
+                    "`signal='model'` reads the model's own doubt and scores no text; pass None as "
+                    "the `classifier`, leave `require_user_text` and `timeout` out, or choose "
+                    "signal='classifier'"
                 )
             classifier = OwnDoubt()
         super().__init__(

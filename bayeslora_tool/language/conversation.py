@@ -46,7 +46,7 @@ def rendered(
             f"the model; pass a text as it was trained with, or set tokenizer.chat_template"
         )
     safe = [
-        _as_words(dict(message), tokens, message.get("role") not in _OF_THE_AGENT)
+        _as_words(_in_one(message), tokens, message.get("role") not in _OF_THE_AGENT)
         for message in messages
     ]
     try:
@@ -59,6 +59,20 @@ def rendered(
             f"tokenizer.chat_template for what it asks for"
         ) from None
     return text
+
+
+def _in_one(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose parts of text are one: where they meet, they might spell a token."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return {**message}
+    texts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"a message holds a part that is no text ({shown(content)}); this model reads text "
+            f"alone, so leave it out"
+        )
+    return {**message, "content": "\n".join(texts)}
 
 
 def _as_words(value: Any, tokens: TemplateTokenizer, added: bool) -> Any:

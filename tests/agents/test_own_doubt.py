@@ -274,6 +274,8 @@ def test_what_a_gate_cannot_mean_is_refused() -> None:
         UncertaintyGate(classifier, POLICY, signal="model")
     with pytest.raises(ValueError, match="pass None as the `classifier`"):
         UncertaintyGate(None, POLICY, signal="model", require_user_text=True)
+    with pytest.raises(ValueError, match="`timeout` out"):
+        UncertaintyGate(None, POLICY, signal="model", timeout=1.0)
     with pytest.raises(TypeError, match="`classifier` must have predict"):
         UncertaintyGate(None, POLICY)
     for act in ("order", Act(labels="order"), Act(classifier=classifier)):
