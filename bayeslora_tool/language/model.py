@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from operator import index
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from bayeslora_tool.inference.posterior import AdapterPosterior, Placement, Scop
 from bayeslora_tool.inference.scorer import score, scored_by
 from bayeslora_tool.inference.self_check import checked_network
 from bayeslora_tool.inference.sureness import Reference
+from bayeslora_tool.language.asked import check_options, checked_tokens, readable
 from bayeslora_tool.language.choices import ChoiceHead
 from bayeslora_tool.language.continuation import Continuation
 from bayeslora_tool.language.conversation import rendered
@@ -70,6 +70,7 @@ class LanguageModel:
         self._adapter = short_fingerprint(model, manifest)
         self.max_tokens = longest_text(model, tokenizer)
         self._tokens = TemplateTokenizer(tokenizer)
+        self._vocabulary = int(model.get_base_model().config.get_text_config().vocab_size)
         self._ends = end_tokens(model.get_base_model(), tokenizer)
         reader = TrialTexts(tokenizer, self._tokens, self.max_tokens)
         recorded = manifest.self_check if manifest else None
@@ -122,7 +123,7 @@ class LanguageModel:
 
     def tokens(self, text: str) -> list[int]:
         """Of what follows a prompt; special tokens that it spells out are what they say."""
-        return self._tokens.behind(_readable(text, "a text of tokens"))
+        return self._tokens.behind(readable(text, "a text of tokens"))
 
     def prompt(
         self, asked: Asked, *, tools: Sequence[Mapping[str, Any]] | None = None
@@ -144,7 +145,7 @@ class LanguageModel:
             asked = rendered(self.tokenizer, self._tokens, asked, tools)
         elif tools:
             raise ValueError("`tools` are for messages; write a text's own into it")
-        return self._tokens.ids(_readable(asked, "the prompt"))
+        return self._tokens.ids(readable(asked, "the prompt"))
 
     def choice(
         self,
@@ -280,7 +281,7 @@ class LanguageModel:
             )
         if not (doubtful is None or callable(doubtful)):
             raise TypeError(f"`doubtful` (={doubtful!r:.80}) must be a function of a token's doubt")
-        ids = self._ids("prompt", prompt)
+        ids = checked_tokens("prompt", prompt, self._vocabulary)
         self._check_length(len(ids) + 1, bool(ids))
         most = min(max_tokens, self.max_tokens - len(ids))
         choose = _chooser(temperature, seed)
@@ -335,11 +336,12 @@ class LanguageModel:
         if not isinstance(options, Mapping):
             raise TypeError(f"`options` (={options!r:.80}) must be tokens by name, as a dict")
         given = {
-            name: self._ids(f"options[{name!r:.80}]", option) for name, option in options.items()
+            name: checked_tokens(f"options[{name!r:.80}]", option, self._vocabulary)
+            for name, option in options.items()
         }
-        _check_options(given)
+        check_options(given, OTHER)
         tree = ChoiceTree(list(given.values()))
-        ids = self._ids("before", before)
+        ids = checked_tokens("before", before, self._vocabulary)
         self._check_length(len(ids) + int(tree.lengths.max()), bool(ids))
         row = Encoded(0, ids + tree.tokens, truncated=False, unread=0.0)
         return self.network.asked(ChoiceHead(tree, rest=True)), row
@@ -383,22 +385,6 @@ class LanguageModel:
         stream = DecodeStream(ids=[*before[-_CONTEXT:]], skip_special_tokens=False)
         return lambda token: stream.step(self._tokens.backend, token) or ""
 
-    def _ids(self, name: str, given: Sequence[int]) -> list[int]:
-        """Tokens that somebody gave, if they are some of this model's."""
-        try:
-            ids = [index(token) for token in given]
-        except TypeError:
-            raise TypeError(
-                f"`{name}` (={given!r:.80}) must be tokens, such as `prompt()` or `tokens()` make"
-            ) from None
-        n = self.network.model.get_base_model().config.get_text_config().vocab_size
-        if wrong := [token for token in ids if not 0 <= token < n]:
-            raise ValueError(
-                f"`{name}` holds token {wrong[0]}, and the model has 0 to {n - 1}; make them by "
-                f"`prompt()` or `tokens()`"
-            )
-        return ids
-
     def _check_length(self, n: int, anything: bool) -> None:
         if not anything:
             raise ValueError("there are no tokens to go on from, or none to be sure of")
@@ -420,30 +406,3 @@ def _chooser(temperature: float, seed: int) -> Callable[[Tensor], int]:
         return int(torch.multinomial(p, 1, generator=generator))
 
     return choose
-
-
-def _readable(text: str, what: str) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"{what} must be a str, got {text!r:.80}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{what} holds a lone surrogate at {error.start}, which is no text; decode the source "
-            f"with errors='replace'"
-        ) from None
-    return text
-
-
-def _check_options(options: Mapping[str, Sequence[int]]) -> None:
-    if not options or OTHER in options:
-        raise ValueError(f"`options` (={[*options]!r:.80}) must be one or more, none named {OTHER}")
-    for name, ids in options.items():
-        if not ids:
-            raise ValueError(f"`options[{name!r:.80}]` has no token")
-        for other, theirs in options.items():
-            if other != name and [*theirs[: len(ids)]] == [*ids]:
-                raise ValueError(
-                    f"`options[{other!r:.80}]` begins with all of {name!r:.80}; let each end with "
-                    f"what ends it in the text, such as a quotation mark"
-                )
