@@ -177,6 +177,7 @@ def test_a_run_stops_when_its_budget_is_spent(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_sweep_is_measured_and_drawn(run: Run, tmp_path: Path) -> None:
     output = run("08", str(tmp_path / "sweep"))
     in_order(
@@ -191,7 +192,7 @@ def test_the_sweep_is_measured_and_drawn(run: Run, tmp_path: Path) -> None:
     assert str(png) in output
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_tsv_becomes_an_adapter_and_a_policy(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     in_order(

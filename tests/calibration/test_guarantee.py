@@ -58,7 +58,8 @@ def everyone() -> Scores:
     return population(200_000, seed=99)
 
 
-@pytest.mark.parametrize("target", [pytest.param(0.03, marks=pytest.mark.slow), 0.05])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [0.03, 0.05])
 def test_the_promise_holds_over_redraws_of_the_calibration_texts(
     everyone: Scores, target: float
 ) -> None:

@@ -263,6 +263,7 @@ def test_noise_variance_that_does_not_fit_is_refused(given: Any, message: str) -
         pass
 
 
+@pytest.mark.slow
 def test_leaves_no_gradients_and_does_not_grow(tiny: Any) -> None:
     texts = ["a good film", "a bad, poor, dreadful story about a house"]
     for _ in range(20):

@@ -307,7 +307,7 @@ def test_accuracy_of_the_bundled_sentiment_adapter(shared_data: Path, sentiment:
     assert abs(metrics["accuracy_deterministic"] - metrics["accuracy_monte_carlo"]) <= 0.01
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_accuracy_of_the_bundled_intents_adapter(shared_data: Path) -> None:
     """As the README claims, on the 4,500 in-scope texts of CLINC150's test part."""
     data = json.loads((shared_data / "clinc150" / "data_full.json").read_text())
