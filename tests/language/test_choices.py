@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,9 @@ from bayeslora_tool import AdapterHub, BayesLoRAClassifier, Policy, decide
 from bayeslora_tool.artifacts.backbone_model import quiet
 from bayeslora_tool.artifacts.loading import load_adapter
 from bayeslora_tool.inference.estimators import log_odds
-from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.language.prompts import Choices, Prompts
 from tests.backbones import FAMILIES, WORDS, save_backbone, word_tokenizer
-from tests.language.tiny import KINDS, POSITIONS, RATE, adapted, tokens
+from tests.language.tiny import KINDS, RATE, BruteForce, adapted, tokens
 
 # Of one token and of several, two of which begin alike.
 CHOICES = {"good": " good film", "bad": " bad", "meh": " poor meal day", "odd": " poor meal a"}
@@ -39,51 +37,15 @@ def loaded(kind: str = "llama", **options: Any) -> BayesLoRAClassifier:
     return BayesLoRAClassifier.from_pretrained(peft, tokenizer=tokenizer, **asked)
 
 
-class BruteForce:
-    """PEFT's own layers, hooked one by one, nothing fused; a row for each choice."""
-
-    def __init__(self, kind: str, placement: Any, scope: Any) -> None:
-        self.peft, self.tokenizer = adapted(kind)
-        self.peft.requires_grad_(False)
-        self.posterior = AdapterPosterior(self.peft, placement=placement, scope=scope, dropout=RATE)
-        self.placement, self.scope = placement, scope
-
-    def scores(self, text: str, masks: Mapping[str, Tensor]) -> Tensor:
-        """Log-probability (C,) of each choice; masks (L, n) by position, or (1, n)."""
-        found = []
-        with ExitStack() as stack:
-            for name, mask in masks.items():
-                layer = self.peft.get_submodule(f"{name}.lora_A.default")
-
-                def masked(x: Tensor, mask: Tensor = mask) -> Tensor:
-                    return x * mask[: x.shape[-2]]
-
-                if self.placement == "rank":
-                    hook = layer.register_forward_hook(lambda m, i, h, f=masked: f(h))
-                else:
-                    hook = layer.register_forward_pre_hook(lambda m, i, f=masked: f(i[0]))
-                stack.callback(hook.remove)
-            for choice in CHOICES.values():
-                prompt = TEMPLATE.replace("{text}", text)
-                n = len(tokens(self.tokenizer, prompt))
-                ids = torch.tensor([tokens(self.tokenizer, prompt + choice)])
-                logits = self.peft(input_ids=ids).logits[0].double().log_softmax(dim=-1)
-                found.append(logits[range(n - 1, ids.shape[1] - 1), ids[0, n:]].sum())
-        return torch.stack(found)
-
-    def ones(self) -> dict[str, Tensor]:
-        length = 1 if self.scope == "sequence" else POSITIONS
-        return {
-            name: torch.ones(length, width, requires_grad=True)
-            for name, width in self.posterior.widths.items()
-        }
-
-    def drawn(self, seed: int, t: int) -> dict[str, Tensor]:
-        length = 1 if self.scope == "sequence" else POSITIONS
-        return {
-            name: self.posterior._stack(name, seed, range(t, t + 1), length, torch.device("cpu"))[0]
-            for name in self.posterior.widths
-        }
+def scores(brute: BruteForce, text: str, masks: Mapping[str, Tensor]) -> Tensor:
+    """Log-probability (C,) of each choice, in a row of its own."""
+    prompt, found = TEMPLATE.replace("{text}", text), []
+    n = len(tokens(brute.tokenizer, prompt))
+    for choice in CHOICES.values():
+        ids = tokens(brute.tokenizer, prompt + choice)
+        logits = brute.logits(ids, masks).log_softmax(dim=-1)
+        found.append(logits[range(n - 1, len(ids) - 1), ids[n:]].sum())
+    return torch.stack(found)
 
 
 @pytest.mark.parametrize("scope", ["sequence", "token"])
@@ -98,9 +60,9 @@ def test_logits_variance_and_draws_are_those_of_a_row_for_each_choice(
     found, drawn = network.linearize(texts), network.draw(texts, 3, range(3))
     for row, encoded in enumerate(texts):
         text, masks = TEXTS[encoded.position], brute.ones()
-        scores = brute.scores(text, masks)
-        torch.testing.assert_close(found.passed.logits[row], scores.detach(), rtol=1e-4, atol=1e-4)
-        odds = log_odds(scores.softmax(-1)[None], scores.argmax()[None])
+        sure = scores(brute, text, masks)
+        torch.testing.assert_close(found.passed.logits[row], sure.detach(), rtol=1e-4, atol=1e-4)
+        odds = log_odds(sure.softmax(-1)[None], sure.argmax()[None])
         slopes = torch.autograd.grad(odds.sum(), [*masks.values()], allow_unused=True)
         squares = sum(float(s.double().square().sum()) for s in slopes if s is not None)
         assert float(found.variance[row]) == pytest.approx(
@@ -108,7 +70,7 @@ def test_logits_variance_and_draws_are_those_of_a_row_for_each_choice(
         )
         for t in range(3):
             with torch.no_grad():
-                expected = brute.scores(text, brute.drawn(3, t)).softmax(-1)
+                expected = scores(brute, text, brute.drawn(3, t)).softmax(-1)
             torch.testing.assert_close(drawn[t, row], expected, rtol=1e-3, atol=1e-5)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from bayeslora_tool.language import OTHER, ChoiceHead, ChoiceTree, LanguageModel
 from bayeslora_tool.language.stopping import until_stop
 from bayeslora_tool.language.template_tokenizer import TemplateTokenizer
 from bayeslora_tool.policy import Policy, Scoring, decide
-from tests.language.tiny import KINDS, POSITIONS, RATE, adapted, tokens
+from tests.language.tiny import KINDS, POSITIONS, RATE, BruteForce, adapted, tokens
 
 TEXT = "a good film day fine book lovely bad meal"
 OPTIONS = {"film": " good film", "day": " good day", "bad": " bad"}
@@ -37,53 +36,6 @@ def loaded(kind: str = "llama", **options: Any) -> LanguageModel:
 
 def ids_of(model: LanguageModel, options: Mapping[str, str] = OPTIONS) -> dict[str, list[int]]:
     return {name: model.tokens(text) for name, text in options.items()}
-
-
-class BruteForce:
-    """PEFT's own layers, hooked one by one, nothing fused and nothing kept from pass to pass."""
-
-    def __init__(self, kind: str, placement: Any, scope: Any) -> None:
-        self.peft, self.tokenizer = adapted(kind)
-        self.peft.requires_grad_(False)
-        self.posterior = AdapterPosterior(self.peft, placement=placement, scope=scope, dropout=RATE)
-        self.placement = placement
-        self.length = 1 if scope == "sequence" else POSITIONS
-
-    def logits(self, ids: list[int], masks: Mapping[str, Tensor]) -> Tensor:
-        """(L, V) of what follows each token; masks (L, n) by position, or (1, n)."""
-        with ExitStack() as stack:
-            for name, mask in masks.items():
-                layer = self.peft.get_submodule(f"{name}.lora_A.default")
-
-                def masked(x: Tensor, mask: Tensor = mask) -> Tensor:
-                    return x * mask[: x.shape[-2]]
-
-                if self.placement == "rank":
-                    hook = layer.register_forward_hook(lambda m, i, h, f=masked: f(h))
-                else:
-                    hook = layer.register_forward_pre_hook(lambda m, i, f=masked: f(i[0]))
-                stack.callback(hook.remove)
-            logits: Tensor = self.peft(input_ids=torch.tensor([ids])).logits[0].double()
-        return logits
-
-    def ones(self) -> dict[str, Tensor]:
-        return {
-            name: torch.ones(self.length, width, requires_grad=True)
-            for name, width in self.posterior.widths.items()
-        }
-
-    def drawn(self, seed: int, t: int) -> dict[str, Tensor]:
-        return {
-            name: self.posterior._stack(
-                name, seed, range(t, t + 1), self.length, torch.device("cpu")
-            )[0]
-            for name in self.posterior.widths
-        }
-
-    def variance(self, value: Tensor, masks: Mapping[str, Tensor]) -> float:
-        slopes = torch.autograd.grad(value, [*masks.values()], allow_unused=True, retain_graph=True)
-        squares = sum(float(s.double().square().sum()) for s in slopes if s is not None)
-        return RATE / (1 - RATE) * squares
 
 
 @pytest.mark.parametrize(("placement", "scope"), WAYS)
