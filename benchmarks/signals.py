@@ -21,7 +21,7 @@ from torch import Tensor
 from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.inference import estimators
 from bayeslora_tool.inference.encoding import Encoded, batches
-from bayeslora_tool.inference.fused import linearization
+from bayeslora_tool.inference.linearization import linearization
 from bayeslora_tool.training.dataset import read_texts
 from bayeslora_tool.training.recipe import read_as_trained
 

@@ -66,7 +66,7 @@ class _Stretch(NamedTuple):
 
 
 class BertPass:
-    """A fused BERT classifier, run without noise, or linearized (``fused.linearization``).
+    """A fused BERT classifier, run without noise, or linearized (``linearization``).
 
     Args:
         model: A BertForSequenceClassification whose LoRA layers are fused.

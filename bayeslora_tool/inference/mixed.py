@@ -21,7 +21,8 @@ from transformers import BertForSequenceClassification
 from bayeslora_tool.inference.bert import BertPass
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
-from bayeslora_tool.inference.fused import FusedLoraLinear, linearization, linearized
+from bayeslora_tool.inference.fused import FusedLoraLinear, linearized
+from bayeslora_tool.inference.linearization import linearization
 from bayeslora_tool.inference.network import (
     ClassificationHead,
     Linearized,

@@ -20,7 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from bayeslora_tool.inference.bert import BertPass, quick_pass
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
-from bayeslora_tool.inference.fused import fuse, linearization
+from bayeslora_tool.inference.fused import fuse
+from bayeslora_tool.inference.linearization import linearization
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.workers import begin_anew_after_fork
@@ -140,7 +141,7 @@ class Linearized(NamedTuple):
 
     passed: Pass
     variance: Tensor  # (B,), first-order, of those log-odds
-    gradients: dict[str, Tensor]  # by mask, see fused.Linearization
+    gradients: dict[str, Tensor]  # by mask, see linearization.py
 
 
 class _Threads:

@@ -22,7 +22,6 @@ state.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,13 +31,10 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from peft.import_utils import is_bnb_available
-from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bayeslora_tool.artifacts.manifest import PosteriorRecord
-from bayeslora_tool.artifacts.other_methods import check_method
+from bayeslora_tool.inference.lora_layers import check_layers, check_rate
 
 Placement = Literal["rank", "input"]
 Scope = Literal["sequence", "token"]
@@ -114,10 +110,10 @@ class AdapterPosterior:
             raise ValueError(f"`placement` (={placement!r}) must be one of {get_args(Placement)}")
         if scope not in get_args(Scope):
             raise ValueError(f"`scope` (={scope!r}) must be one of {get_args(Scope)}")
-        layers = _check_layers(model)
+        layers = check_layers(model)
         self.placement: Placement = placement
         self.scope: Scope = scope
-        self.dropout = _check_rate(layers, dropout)
+        self.dropout = check_rate(layers, dropout)
         self.widths: dict[str, int] = {}
         for name, layer in layers.items():
             lora_a = layer.lora_A[layer.active_adapters[0]]
@@ -193,7 +189,7 @@ class AdapterPosterior:
         """What draws change to first order: ``sum_j (df/dm_j) (m_j - 1)``, (T, B).
 
         Args:
-            gradients: From ``fused.Linearization``.
+            gradients: From ``linearization.Linearization``.
             seed: As for :meth:`draws`, with the same masks.
             draws: Indices of the draws.
         """
@@ -374,78 +370,3 @@ class _FreshNoise:
         if module not in self._masks:  # (B or 1, 1, n); each call of it has the same weights
             self._masks[module] = nn.functional.dropout(h.new_ones(rows, 1, n), rate)
         return (h.reshape(rows, -1, n) * self._masks[module]).reshape(h.shape)
-
-
-def _linear_kinds() -> tuple[type[LoraLayer], ...]:
-    """PEFT's layers of LoRA on a linear layer: plain or torchao's, and of bitsandbytes if there."""
-    if not (is_bnb_available() and "bitsandbytes" in sys.modules):  # no layer can be of its kind
-        return (LoraLinear,)
-    from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
-
-    return LoraLinear, Linear8bitLt, Linear4bit
-
-
-def _check_layers(model: nn.Module) -> dict[str, LoraLayer]:
-    known = getattr(model, "peft_config", {})
-    for name, config in known.items():
-        settings = {
-            "peft_type": config.peft_type.value, "use_dora": getattr(config, "use_dora", False),
-        }  # fmt: skip
-        check_method(settings, f"adapter {name!r}")
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
-    if not layers and known:
-        raise ValueError(
-            "the model's LoRA layers are gone: merged into its weights (merge_and_unload), or "
-            "fused by another BayesLoRAClassifier; load the adapter anew for each"
-        )
-    if not layers:
-        raise ValueError(
-            "the model has no LoRA layers, so there is no adapter posterior; "
-            "load a PEFT LoRA adapter onto it (PeftModel.from_pretrained) or train one"
-        )
-    for name, layer in layers.items():
-        if layer.merged:
-            raise ValueError(
-                f"the adapter is merged into {name}, so its draws would change nothing; "
-                f"call model.unmerge_adapter(), or load the adapter without merge_and_unload()"
-            )
-        if layer.disable_adapters:
-            raise ValueError(f"the adapter of {name} is disabled; call model.enable_adapters()")
-        active = [a for a in layer.active_adapters if a in layer.lora_variant or a in layer.r]
-        if len(active) != 1 or len(layer.active_adapters) != 1:
-            raise ValueError(
-                f"{name} has active adapters {list(layer.active_adapters)}, expected exactly one; "
-                f"call model.set_adapter(name)"
-            )
-        variant = layer.lora_variant.get(active[0])
-        if variant is not None:
-            raise ValueError(
-                f"{name} uses {type(variant).__name__}, which bypasses lora_A, so dropout on it "
-                f"is not the BayesLoRA posterior; train the adapter as plain LoRA (use_dora=False)"
-            )
-        if not isinstance(layer, _linear_kinds()) or active[0] not in layer.lora_A:
-            raise ValueError(
-                f"{name} is a LoRA layer of kind {type(layer).__module__}.{type(layer).__name__}; "
-                f"only LoRA on Linear layers is supported: leave it out of target_modules"
-            )
-    return layers
-
-
-def _check_rate(layers: dict[str, LoraLayer], dropout: float | None) -> float:
-    if dropout is None:
-        rates = {
-            float(getattr(layer.lora_dropout[layer.active_adapters[0]], "p", 0.0))
-            for layer in layers.values()
-        }
-        if rates == {0.0}:
-            raise ValueError(
-                "the adapter has lora_dropout 0, so every draw would be the same; pass an explicit "
-                "rate, for example dropout=0.1 (--dropout 0.1), and check the thresholds against "
-                "held-out data"
-            )
-        if len(rates) != 1:
-            raise ValueError(f"layers have different lora_dropout {sorted(rates)}; pass dropout=")
-        dropout = rates.pop()
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 < dropout < 1:
-        raise ValueError(f"`dropout` (={dropout!r}) must be a number in (0, 1)")
-    return float(dropout)

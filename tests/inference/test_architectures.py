@@ -19,7 +19,7 @@ from bayeslora_tool.artifacts.manifest import SelfCheck
 from bayeslora_tool.inference import self_check
 from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
-from bayeslora_tool.inference.fused import Linearization
+from bayeslora_tool.inference.linearization import Linearization
 from bayeslora_tool.inference.network import Network
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from bayeslora_tool.inference.self_check import checked_network

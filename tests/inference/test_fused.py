@@ -15,7 +15,8 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from bayeslora_tool.inference import estimators
-from bayeslora_tool.inference.fused import fuse, linearization
+from bayeslora_tool.inference.fused import fuse
+from bayeslora_tool.inference.linearization import linearization
 from bayeslora_tool.inference.posterior import AdapterPosterior
 from tests.inference.tiny import tiny_lora
 
