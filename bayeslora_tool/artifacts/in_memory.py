@@ -14,10 +14,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bayeslora_tool.artifacts.adapter_config import CLASS_ENDS, Task, check_task
+from bayeslora_tool.artifacts.head import check_exclusive, checked_labels
 from bayeslora_tool.artifacts.loading import (
     LoadedAdapter,
-    check_exclusive,
-    checked_labels,
     load_adapter,
 )
 from bayeslora_tool.artifacts.manifest import Manifest

@@ -6,7 +6,7 @@ Knows no noise and no text. Nothing that could run code is read: no pickles, no 
 from __future__ import annotations
 
 import os.path
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -30,16 +30,20 @@ from bayeslora_tool.artifacts.adapter_config import FILE_NAME as CONFIG_NAME
 from bayeslora_tool.artifacts.adapter_config import AdapterConfig, read_adapter_config
 from bayeslora_tool.artifacts.backbone import backbone_fingerprint, find_backbone
 from bayeslora_tool.artifacts.backbone_model import (
-    HEADS,
     load_tokenizer,
     load_with_new,
     quiet,
     whole_modules,
 )
 from bayeslora_tool.artifacts.frozen import FrozenWeights
+from bayeslora_tool.artifacts.head import (
+    check_folders_exclusive,
+    check_labels,
+    check_task_of_head,
+    head_size,
+)
 from bayeslora_tool.artifacts.manifest import (
     FILE_NAME,
-    MAX_LABELS,
     Manifest,
     adapter_fingerprint,
     check_files,
@@ -52,13 +56,10 @@ from bayeslora_tool.artifacts.vocabulary import (
     fit_embeddings,
     tokenizer_folder,
 )
-from bayeslora_tool.documents import read_document, shown
-from bayeslora_tool.text import check_label
+from bayeslora_tool.documents import shown
 from bayeslora_tool.workers import FreshLock
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-# Ends of transformers' classes with a head of the same names, for something else.
-_OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 
 
 class Source(TypedDict, total=False):
@@ -164,9 +165,9 @@ def _load(
     shapes = read_shapes(folder / WEIGHTS_NAME)
     names: tuple[str, ...] = ()  # a model that is not asked to choose has no labels
     if not causal:
-        names = _check_labels(manifest, labels, _head_size(shapes, folder), folder)
+        names = check_labels(manifest, labels, head_size(shapes, folder), folder)
     elif (known := manifest.labels if manifest else labels) is not None:
-        names = _check_labels(manifest, labels, len(known), folder)
+        names = check_labels(manifest, labels, len(known), folder)
     base_folder = _find_base(folder, base, base_revision, manifest, config)
     if manifest is not None:
         found = backbone_fingerprint(base_folder)
@@ -178,9 +179,9 @@ def _load(
         quantization_config=quantization_config,
     )
     if not causal:
-        _check_exclusive(base_folder, folder)
+        check_folders_exclusive(base_folder, folder)
     if config.task_type is None and not causal:
-        _check_task(base_folder, folder)
+        check_task_of_head(base_folder, folder)
     roots = whole_modules(backbone, new)
     embeddings = fit_embeddings(backbone, shapes)
     model = _add_adapter(backbone, config, folder)
@@ -253,63 +254,6 @@ def _add_adapter(model: PreTrainedModel, config: AdapterConfig, folder: Path) ->
         ) from None
 
 
-def _head_size(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> int:
-    heads = [
-        shape[0]
-        for key, shape in sorted(shapes.items())
-        if "lora_" not in key and len(shape) == 2 and {*HEADS} & {*key.split(".")}
-    ]
-    if not heads:
-        raise ValueError(
-            f"{folder} holds no trained classification head (classifier or score), so its labels "
-            f"would be random; save it with task_type='SEQ_CLS' or modules_to_save=['classifier'], "
-            f"on a backbone whose head has such a name (BART's, T5's and XLNet's have not)"
-        )
-    return heads[-1]
-
-
-def _check_labels(
-    manifest: Manifest | None, labels: Sequence[str] | None, n_labels: int, folder: Path
-) -> tuple[str, ...]:
-    if manifest is not None and labels is not None and tuple(labels) != manifest.labels:
-        what = "labels" if manifest.choices is None else "choices"
-        raise ValueError(f"`{what}` differ from those of {folder / FILE_NAME}; leave {what}= out")
-    return checked_labels(manifest.labels if manifest else labels, n_labels, str(folder))
-
-
-def checked_labels(labels: Sequence[str] | None, n_labels: int, source: str) -> tuple[str, ...]:
-    """Names of the classes of a head.
-
-    Args:
-        labels: None takes LABEL_0 and so on.
-        n_labels: Outputs of the head.
-        source: For messages.
-
-    Raises:
-        ValueError: They do not fit the head, or it is none of a classifier.
-    """
-    if n_labels < 2:
-        raise ValueError(
-            f"the head of {source} has one output: a regression, which has no label to doubt; "
-            f"an adapter with at least two classes is needed"
-        )
-    if n_labels > MAX_LABELS:
-        raise ValueError(
-            f"the head of {source} has {n_labels} outputs, at most {MAX_LABELS} are read"
-        )
-    if isinstance(labels, str):
-        raise TypeError(f"`labels` (={labels!r:.80}) must be a list of names, not one string")
-    names = labels or [f"LABEL_{i}" for i in range(n_labels)]
-    for i, name in enumerate(names):
-        check_label(name, f"labels[{i}]")
-    if len(names) != n_labels or len(set(names)) != n_labels:
-        raise ValueError(
-            f"the head of {source} has {n_labels} classes, but {len(set(names))} different labels "
-            f"are named; give one name a class, in the order of training"
-        )
-    return tuple(names)
-
-
 def _find_base(
     folder: Path,
     base: str | Path | None,
@@ -330,46 +274,6 @@ def _find_base(
             f"of a hub repository; leave it out"
         )
     return find_backbone(name, revision or recorded)
-
-
-def _check_exclusive(*folders: Path) -> None:
-    for file in (folder / "config.json" for folder in folders):
-        content = read_document(file) if file.is_file() else {}
-        if isinstance(content, dict):
-            check_exclusive(content.get("problem_type"), str(file))
-
-
-def check_exclusive(problem_type: object, source: str) -> None:
-    """See that a model's labels exclude each other.
-
-    Args:
-        problem_type: Of its configuration.
-        source: For the message.
-
-    Raises:
-        ValueError: They do not.
-    """
-    if problem_type not in (None, "single_label_classification"):
-        raise ValueError(
-            f"{source}: `problem_type` (={problem_type!r:.80}) has no labels that exclude each "
-            f"other, but the probabilities here are those of one label in several; an adapter "
-            f"trained with problem_type='single_label_classification' is needed"
-        )
-
-
-def _check_task(backbone: Path, adapter: Path) -> None:
-    """Of an adapter that names none: shapes and names of a head are alike for several tasks."""
-    for file in (folder / "config.json" for folder in (adapter, backbone)):
-        content = read_document(file) if file.is_file() else {}
-        names = content.get("architectures") if isinstance(content, dict) else None
-        for name in names if isinstance(names, list) else []:
-            if str(name).endswith(_OTHER_TASKS):
-                raise ValueError(
-                    f"{adapter / CONFIG_NAME} names no `task_type`, and {file} is of a model for "
-                    f"another task (={name!r:.80}) than text classification, so the head is likely "
-                    f"one for that; if it was trained to classify texts, write "
-                    f'"task_type": "SEQ_CLS" into {CONFIG_NAME}'
-                )
 
 
 def _check_keys(expected: Collection[str], found: Collection[str], folder: Path) -> None:

@@ -52,7 +52,7 @@ class Watcher(GraphCallbackHandler):
             return
         try:
             self._look(thread)
-        except Exception:
+        except Exception:  # whatever a database raises, the run that is watched goes on
             logger.exception(
                 "what thread %r asks was not filed; it waits all the same, and `sync` files it",
                 thread,
