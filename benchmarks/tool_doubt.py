@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from rich.progress import track
 from sklearn.metrics import roc_auc_score as auroc
 
-from bayeslora_tool.agents import ChatBayesLoRA
+from bayeslora_tool.chat import ChatBayesLoRA
 from bayeslora_tool.language import LanguageModel
 
 DOMAINS = ("banking", "credit_cards", "travel")

@@ -8,13 +8,13 @@ Yours: LanguageModel.from_pretrained("owner/adapter"), of a Qwen, Llama or Mistr
 
 from pathlib import Path
 
-from bayeslora_tool.graphs.runs import pending, resume, start
 from langchain.agents import create_agent
 from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from bayeslora_tool import Policy, UncertaintyGate
-from bayeslora_tool.agents import Act, ChatBayesLoRA
+from bayeslora_tool import Policy, UncertaintyGate, pending, resume, start
+from bayeslora_tool.agents import Act
+from bayeslora_tool.chat import ChatBayesLoRA
 from bayeslora_tool.language import LanguageModel
 
 HERE = Path(__file__).parent / "tiny_chat"

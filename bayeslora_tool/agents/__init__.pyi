@@ -1,6 +1,5 @@
 from .acts import Act as Act
 from .answer_gate import AnswerGate as AnswerGate
-from .chat_model import ChatBayesLoRA as ChatBayesLoRA
 from .decision_classifier import DecisionClassifier as DecisionClassifier
 from .decision_model import BayesLoRADecisions as BayesLoRADecisions
 from .dialogue import user_request as user_request

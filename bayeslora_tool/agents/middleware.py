@@ -59,7 +59,7 @@ class UncertaintyGate(Gate):
         classifier: As for :class:`~bayeslora_tool.agents.gating.Gate`, like all others but four.
             None with ``signal="model"``.
         signal: ``classifier``: what the classifier reads in the text. ``model``: what the agent's
-            own model, a :class:`~bayeslora_tool.agents.chat_model.ChatBayesLoRA`, said of its
+            own model, a :class:`~bayeslora_tool.chat.chat_model.ChatBayesLoRA`, said of its
             call: the doubt about the tool, and about the ``sure_arguments`` of its act. A call that
             the model did not write so, or another model did, is escalated; ``text`` is what
             reviewers are shown.

@@ -9,8 +9,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolCall
 
-from bayeslora_tool.agents.call_doubt import AS_WRITTEN, OTHER
 from bayeslora_tool.agents.decision_record import DecisionRecord, decision_record, escalated, failed
+from bayeslora_tool.chat.call_doubt import AS_WRITTEN, OTHER
 from bayeslora_tool.policy import Policy, decide
 from bayeslora_tool.prediction import Prediction, check_predictions
 from bayeslora_tool.review.clarification import Ask, asker

@@ -12,10 +12,11 @@ from langchain.agents.middleware import AgentMiddleware, wrap_tool_call
 from langchain_core.messages import AIMessage
 from langgraph.types import Command
 
-from bayeslora_tool.agents import Act, ChatBayesLoRA, UncertaintyGate
+from bayeslora_tool.agents import Act, UncertaintyGate
+from bayeslora_tool.chat import ChatBayesLoRA
 from bayeslora_tool.policy import Policy
 from tests.agents.desk import APPROVE, CONFIG, DONE, Desk, asked, edit, order
-from tests.agents.fake_language_model import FakeLanguageModel
+from tests.chat.fake_language_model import FakeLanguageModel
 from tests.fakes import FakeClassifier, by_words
 from tests.scripted_model import calls
 

@@ -18,15 +18,15 @@ from pydantic import BaseModel
 from transformers.utils.chat_parsing import ResponseParser
 
 from bayeslora_tool import language
-from bayeslora_tool.agents import call_doubt
-from bayeslora_tool.agents.call_doubt import AS_WRITTEN, Written, doubt_of_call
-from bayeslora_tool.agents.chat_model import ChatBayesLoRA
-from bayeslora_tool.agents.template_messages import for_template
-from bayeslora_tool.agents.tool_format import WrittenCall
+from bayeslora_tool.chat import call_doubt
+from bayeslora_tool.chat.call_doubt import AS_WRITTEN, Written, doubt_of_call
+from bayeslora_tool.chat.chat_model import ChatBayesLoRA
+from bayeslora_tool.chat.template_messages import for_template
+from bayeslora_tool.chat.tool_format import WrittenCall
 from bayeslora_tool.policy import Scoring
 from bayeslora_tool.prediction import Prediction
-from tests.agents.fake_language_model import OTHER, FakeLanguageModel, FakeTokenizer
-from tests.agents.test_tool_format import HERMES
+from tests.chat.fake_language_model import OTHER, FakeLanguageModel, FakeTokenizer
+from tests.chat.test_tool_format import HERMES
 
 
 @tool

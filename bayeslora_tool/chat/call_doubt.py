@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
-from bayeslora_tool.agents.tool_format import Span, WrittenCall
+from bayeslora_tool.chat.tool_format import Span, WrittenCall
 from bayeslora_tool.policy import Scoring
 
 OTHER = "(something else)"

@@ -16,10 +16,10 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, field_validator
 
-from bayeslora_tool.agents.call_doubt import Written, doubt_of_call, pieces_of, plain_token
-from bayeslora_tool.agents.response_template import TemplateReader
-from bayeslora_tool.agents.template_messages import for_template
-from bayeslora_tool.agents.tool_format import (
+from bayeslora_tool.chat.call_doubt import Written, doubt_of_call, pieces_of, plain_token
+from bayeslora_tool.chat.response_template import TemplateReader
+from bayeslora_tool.chat.template_messages import for_template
+from bayeslora_tool.chat.tool_format import (
     FORMATS,
     NO_JSON,
     BrokenCall,

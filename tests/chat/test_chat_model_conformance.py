@@ -7,8 +7,8 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from bayeslora_tool.agents.chat_model import ChatBayesLoRA
-from tests.agents.fake_language_model import FakeLanguageModel
+from bayeslora_tool.chat.chat_model import ChatBayesLoRA
+from tests.chat.fake_language_model import FakeLanguageModel
 
 
 class TestUnit(ChatModelUnitTests):

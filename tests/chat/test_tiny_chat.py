@@ -15,10 +15,10 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bayeslora_tool.agents import ChatBayesLoRA
+from bayeslora_tool.chat import ChatBayesLoRA
 from bayeslora_tool.language import LanguageModel
 from bayeslora_tool.policy import Scoring
-from tests.agents.test_tool_format import HERMES
+from tests.chat.test_tool_format import HERMES
 from tests.conftest import ROOT
 
 HERE = ROOT / "examples" / "tiny_chat"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.utils.chat_parsing import ResponseParser
 
-from bayeslora_tool.agents.response_template import TemplateReader
-from bayeslora_tool.agents.tool_format import (
+from bayeslora_tool.chat.response_template import TemplateReader
+from bayeslora_tool.chat.tool_format import (
     FORMATS,
     BrokenCall,
     Call,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bayeslora_tool.agents.tool_format import BrokenCall, Call, Span, WrittenCall
+from bayeslora_tool.chat.tool_format import BrokenCall, Call, Span, WrittenCall
 
 
 class TemplateReader:
@@ -26,12 +26,12 @@ class TemplateReader:
         self._calls: list[tuple[int, Any]] = []
 
     def feed(self, piece: str) -> str:
-        """See :class:`~bayeslora_tool.agents.tool_format.Reader`."""
+        """See :class:`~bayeslora_tool.chat.tool_format.Reader`."""
         self._text += piece
         return self._read(lambda: self._parser.feed(piece))
 
     def finish(self) -> tuple[str, list[Call]]:
-        """See :class:`~bayeslora_tool.agents.tool_format.Reader`."""
+        """See :class:`~bayeslora_tool.chat.tool_format.Reader`."""
         shown = self._read(lambda: self._parser.finalize()[1])
         calls: list[Call] = []
         places, at = _Places(self._uncast, self._text), 0

@@ -1,0 +1,1 @@
+from .chat_model import ChatBayesLoRA as ChatBayesLoRA
