@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.answer import signed
-from bayeslora_tool.desk.chain import Damage, Writer, damages, head_of
+from bayeslora_tool.desk.chain import Writer, head_of
+from bayeslora_tool.desk.people import People, check_name
 from bayeslora_tool.desk.refusal import ReviewError, changed
 from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
-from bayeslora_tool.desk.states import STATES, UNDECIDED, State
+from bayeslora_tool.desk.states import STATES, TRANSITIONS, UNDECIDED, State
 from bayeslora_tool.desk.steps import (
     JOINED,
     THE_DESK,
@@ -36,10 +37,10 @@ from bayeslora_tool.desk.steps import (
 )
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
+from bayeslora_tool.desk.verifying import Damage, damages
 from bayeslora_tool.review.answer_types import check_answer
 
 _LEASE = 600.0  # seconds
-_LONGEST_NAME = 200
 
 
 class Reconciled(NamedTuple):
@@ -60,6 +61,9 @@ class Ledger:
         create: False: an error where there is no ledger yet.
         patience: Seconds to wait for a database that is locked, restarts or is away, > 0.
 
+    Attributes:
+        people: Who may sign in.
+
     Raises:
         LedgerError: The database does not answer; so for each method.
         FileNotFoundError: There is no ledger, and none was to be made.
@@ -70,6 +74,7 @@ class Ledger:
         self, place: str | Path = "desk.sqlite", *, create: bool = True, patience: float = 10.0
     ) -> None:
         self.store = Store(place, create=create, patience=patience)
+        self.people = People(self.store)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -142,7 +147,8 @@ class Ledger:
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """What happened to a review, in order: ``seq``, ``step``, ``at``, ``by`` and more."""
-        query = sa.select(EVENTS).where(EVENTS.c.review == name).order_by(EVENTS.c.seq)
+        mine = sa.and_(EVENTS.c.subject == name, EVENTS.c.step.in_(TRANSITIONS))
+        query = sa.select(EVENTS).where(mine).order_by(EVENTS.c.seq)
         return self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     # What reviewers do
@@ -159,7 +165,7 @@ class Ledger:
             ReviewError: See its ``problem``.
             ValueError: ``by`` or ``lease`` will not do.
         """
-        _check_name(by)
+        check_name("by", by)
         if not 0 < lease < inf:
             raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
 
@@ -205,7 +211,7 @@ class Ledger:
             ReviewError: See its ``problem``; who decided is in the message and in ``review``.
             ValueError: The answer makes no sense to what was asked, or ``by`` will not do.
         """
-        _check_name(by)
+        check_name("by", by)
 
         def work(c: Connection) -> FiledReview:
             change = self._writer(c)
@@ -329,11 +335,3 @@ class Ledger:
 
     def _writer(self, connection: Connection) -> Writer:
         return Writer(connection, self.store.now)
-
-
-def _check_name(by: str) -> None:
-    if not isinstance(by, str) or not by.strip() or not by.isprintable() or len(by) > _LONGEST_NAME:
-        raise ValueError(
-            f"`by` (={by!r:.60}) must be a name: printable, and of {_LONGEST_NAME} characters at "
-            f"most"
-        )

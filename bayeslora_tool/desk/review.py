@@ -79,31 +79,53 @@ class FiledReview(Question):
     Attributes:
         filed_as: Its id.
         shown: SHA-256 of the request when it was filed; an answer counts for that alone.
+        label: What the model took it for.
+        confidence: In that, in [0, 1].
+        variance: Of that over draws, in [0, 0.25].
+        audit: Whether the call has proceeded, and is asked about for the label only.
+        inclusion: Probability with which this text came before a person; None if nobody knows.
         priority: The higher, the sooner.
+        group: Who it is for; None: everybody.
+        next_group: Who gets it when it is due; None: nobody, it expires.
+        needed: People who have to agree, 1 or 2.
         created: When it was filed.
-        due: When it expires unless it is decided; None: never.
+        due: When it expires, or goes to the next group, unless it is decided; None: never.
         state: See :data:`~bayeslora_tool.desk.states.State`.
         assignee: Who has claimed it.
         lease: Until when.
+        voters: Who has answered so far, where several have to.
         answer: That counts.
         decided_by: Whose it is; None if nobody answered in time.
         decided_at: When it was decided, or expired.
+        undo_until: Until then the last answer may be taken back, and is not carried out.
         applied_at: When it was carried out.
+        erased_at: When what people wrote was erased.
         problem: Why it could not be carried out so far.
     """
 
     filed_as: str
     shown: str
+    label: str | None
+    confidence: float | None
+    variance: float | None
+    audit: bool
+    inclusion: float | None
     priority: int
+    group: str | None
+    next_group: str | None
+    needed: int
     created: datetime
     due: datetime | None
     state: State
     assignee: str | None
     lease: datetime | None
+    voters: tuple[str, ...]
     answer: Any
     decided_by: str | None
     decided_at: datetime | None
+    undo_until: datetime | None
     applied_at: datetime | None
+    erased_at: datetime | None
     problem: str | None
 
     @property
@@ -117,9 +139,9 @@ class FiledReview(Question):
         return self.prediction.get("scored_by") or None if self.prediction else None
 
     @property
-    def label(self) -> str | None:
-        """What the model took it for."""
-        return self.prediction["label"] if self.prediction else None
+    def votes(self) -> int:
+        """How many have answered so far, where several have to."""
+        return len(self.voters)
 
 
 def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
@@ -146,15 +168,26 @@ def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
         policy=row["policy"],
         filed_as=row["id"],
         shown=row["digest"],
+        label=row["label"],
+        confidence=row["confidence"],
+        variance=row["variance"],
+        audit=row["audit"],
+        inclusion=row["inclusion"],
         priority=row["priority"],
+        group=row["group"],
+        next_group=row["next_group"],
+        needed=row["needed"],
         created=when("created"),
         due=when("due"),
         state=row["state"],
         assignee=row["assignee"],
         lease=when("lease"),
+        voters=tuple(vote["by"] for vote in value("votes") or ()),
         answer=value("answer"),
         decided_by=row["decided_by"],
         decided_at=when("decided_at"),
+        undo_until=when("undo_until"),
         applied_at=when("applied_at"),
+        erased_at=when("erased_at"),
         problem=problem,
     )

@@ -11,15 +11,32 @@ answer counts. ``expired``: nobody answered in time, and the safe answer counts.
 answer was carried out. ``withdrawn``: its thread no longer asks."""
 
 Step = Literal[
-    "filed", "claimed", "returned", "decided", "expired", "applied", "withdrawn", "asked again"
+    "filed",
+    "claimed",
+    "returned",
+    "passed on",
+    "voted",
+    "decided",
+    "undone",
+    "expired",
+    "applied",
+    "withdrawn",
+    "asked again",
 ]
-"""What an event says has happened to a review."""
+"""What an event says has happened to a review. ``passed on``: to the next group, when it was due.
+``voted``: answered by one of two. ``undone``: who answered last has taken it back."""
+
+PersonStep = Literal["joined", "left"]
+"""What an event says has happened to a person's right to sign in."""
 
 TRANSITIONS: Final[Mapping[Step, tuple[frozenset[State], State]]] = {
     "filed": (frozenset(), "open"),
     "claimed": (frozenset({"open", "claimed"}), "claimed"),
     "returned": (frozenset({"claimed"}), "open"),
+    "passed on": (frozenset({"open", "claimed"}), "open"),
+    "voted": (frozenset({"open", "claimed"}), "open"),
     "decided": (frozenset({"open", "claimed"}), "decided"),
+    "undone": (frozenset({"open", "decided"}), "claimed"),
     "expired": (frozenset({"open", "claimed"}), "expired"),
     "applied": (frozenset({"decided", "expired"}), "applied"),
     "withdrawn": (frozenset({"open", "claimed", "decided", "expired"}), "withdrawn"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isfinite
 from secrets import token_hex
 from typing import Any
 
@@ -122,8 +124,11 @@ def file(change: Writer, question: Question, due: float | None, priority: int) -
         "digest": question.digest,
         "request": canonical(question.request),
         "policy": question.policy,
+        "audit": False,
         "priority": priority,
+        "needed": 1,
         "created": change.now,
+        "term": None if until is None else until - change.now,
         "due": until,
         "state": "open",
         "salt": token_hex(16),
@@ -131,8 +136,24 @@ def file(change: Writer, question: Question, due: float | None, priority: int) -
     for column in ("schema", "text", "reason", "prediction"):
         value = getattr(question, column)
         values[column] = None if value is None else canonical(value)
-    if question.prediction is not None:
-        values["scored_by"] = question.prediction.get("scored_by")
+    values |= _scores(question.prediction or {})
     c.execute(sa.insert(REVIEWS).values(**values))
     change.add(values, "filed", THE_DESK, {k: v for k, v in values.items() if k != "salt"})
     return True
+
+
+def _scores(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a prediction has columns of its own, as far as a database can hold it."""
+    values: dict[str, Any] = {}
+    for column in ("scored_by", "label"):
+        text = prediction.get(column)
+        values[column] = text if isinstance(text, str) and _storable(text) else None
+    for column in ("confidence", "variance"):
+        number = prediction.get(column)
+        finite = isinstance(number, int | float) and isfinite(number)
+        values[column] = number if finite else None
+    return values
+
+
+def _storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 METADATA = MetaData()
 
@@ -29,23 +40,39 @@ REVIEWS = Table(
     Column("prediction", Text),
     Column("policy", Text),
     Column("scored_by", Text),
+    Column("label", Text),
+    Column("confidence", Float),
+    Column("variance", Float),
+    Column("audit", Boolean, nullable=False),
+    Column("inclusion", Float),
     Column("priority", Integer, nullable=False),
+    Column("group", Text),
+    Column("next_group", Text),
+    Column("needed", Integer, nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("term", BigInteger),
     Column("due", BigInteger),
     Column("state", String(16), nullable=False),
     Column("assignee", Text),
     Column("lease", BigInteger),
+    Column("votes", Text),
     Column("answer", Text),
     Column("decided_by", Text),
     Column("decided_at", BigInteger),
+    Column("undo_until", BigInteger),
     Column("applied_at", BigInteger),
+    Column("erased_at", BigInteger),
     Column("salt", String(32), nullable=False),
     Index("reviews_by_state", "state", "due", "created"),
     Index("reviews_by_thread", "graph", "thread"),
 )
-"""A row a review."""
+"""A row a review.
 
-SEALED: Final = ("request", "schema", "text", "reason", "answer")
+``term`` is how long each group has, ``undo_until`` the time before which the last answer may be
+taken back and is not carried out, ``votes`` what was answered before it is decided.
+"""
+
+SEALED: Final = ("request", "schema", "text", "reason", "votes", "answer")
 """Columns that may hold what people wrote, as JSON. An event names their salted digest only, so
 that they can be erased one day and the chain still holds."""
 
@@ -53,14 +80,15 @@ EVENTS = Table(
     "events",
     METADATA,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("review", String(16), nullable=False, index=True),
+    Column("subject", Text, nullable=False, index=True),
     Column("step", String(16), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("by", Text, nullable=False),
     Column("changes", Text, nullable=False),
     Column("hash", String(64), nullable=False),
 )
-"""A row a change of a review, each hashed with the one before; nothing is ever changed in it."""
+"""A row a change, each hashed with the one before; nothing is ever changed in it. Its subject is a
+review, by its id, or a reviewer, by their name: the step says which."""
 
 HEAD = Table(
     "head",
@@ -82,3 +110,34 @@ WORK = Table(
     Column("problem", Text),
 )
 """Which process carries a decision out, until when nobody else may, and why it has failed."""
+
+REVIEWERS = Table(
+    "reviewers",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("tag", String(16), nullable=False),
+    Column("token", Text, nullable=False),
+)
+"""A row a person who may sign in. ``groups`` is a JSON list, ``token`` the argon2 hash of
+theirs, and ``tag`` its first characters in the open."""
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("hash", String(64), primary_key=True),
+    Column("person", Text, nullable=False, index=True),
+    Column("ends", BigInteger, nullable=False),
+)
+"""A row for each who is signed in; ``hash`` is the SHA-256 of what they show."""
+
+TRIES = Table(
+    "tries",
+    METADATA,
+    Column("whose", Text, primary_key=True),
+    Column("wrong", Integer, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""How often in a row a wrong token was shown, and until when no other is looked at: a row for each
+person, and one, with no name, for all who know nobody's tag."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.ledger import Ledger
@@ -21,6 +22,7 @@ from tests.fakes import by_words
 POLICY = Policy(tau_conf=0.8, tau_var=0.01)
 APPROVE = {"type": "approve"}
 REJECT = {"type": "reject", "message": "no"}
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 def question(text: str = "odd", **changes: Any) -> Question:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bayeslora_tool.desk.ledger import Ledger
-from tests.desk.filed import APPROVE, REJECT, file, meddle, question
+from tests.desk.filed import APPROVE, CHEAP, REJECT, file, meddle, question
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def used(ledger: Ledger) -> Ledger:
         ("UPDATE events SET by = 'bob' WHERE seq = 4", "event 4"),
         ("UPDATE events SET at = at + 1 WHERE seq = 7", "event 7"),
         ("UPDATE events SET step = 'claimed' WHERE seq = 2", "event 2"),
-        ("UPDATE events SET review = 'x' WHERE seq = 3", "event 3"),
+        ("UPDATE events SET subject = 'x' WHERE seq = 3", "event 3"),
         ("UPDATE events SET hash = '0' WHERE seq = 3", "event 3"),
         ("DELETE FROM events WHERE seq = 3", "event 4"),
         ("DELETE FROM events WHERE seq = 1", "event 2"),
@@ -64,6 +64,9 @@ def test_reordered_events_are_found(used: Ledger) -> None:
         ("priority", 7), ("created", 7), ("due", 7), ("state", "decided"), ("assignee", "bob"),
         ("lease", 7), ("answer", '{"type":"approve","reviewer":"bob"}'), ("answer", None),
         ("decided_by", "bob"), ("decided_at", 7), ("applied_at", 7), ("salt", "s"),
+        ("label", "no"), ("confidence", 0.5), ("variance", None), ("audit", True),
+        ("inclusion", 0.5), ("group", "g"), ("next_group", "g"), ("needed", 2), ("term", 7),
+        ("votes", "[]"), ("undo_until", 7), ("erased_at", 7),
     ],
 )  # fmt: skip
 def test_a_changed_review_is_found(used: Ledger, column: str, value: Any) -> None:
@@ -83,6 +86,35 @@ def test_a_missing_review_and_one_that_was_never_filed_are_found(used: Ledger) -
     assert {damage.where for damage in used.verify()} == {
         "review x", f"review {one.id}", f"review {other.id}"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statement", "where"),
+    [
+        ("UPDATE reviewers SET role = 'lead' WHERE name = 'ann'", "reviewer ann"),
+        ("UPDATE reviewers SET groups = '[\"loans\"]' WHERE name = 'ann'", "reviewer ann"),
+        ("UPDATE reviewers SET token = 'x' WHERE name = 'ann'", "reviewer ann"),
+        ("UPDATE reviewers SET tag = 'x' WHERE name = 'ann'", "reviewer ann"),
+        ("UPDATE reviewers SET name = 'dee' WHERE name = 'ann'", "reviewer dee"),
+        ("DELETE FROM reviewers WHERE name = 'ann'", "reviewer ann"),
+        ("INSERT INTO reviewers SELECT 'eve', 'lead', groups, tag, token FROM reviewers "
+         "WHERE name = 'ann'", "reviewer eve"),
+        ("UPDATE events SET subject = 'cid' WHERE step = 'left'", "event 11"),
+        ("UPDATE events SET step = 'left' WHERE seq = 8", "event 8"),
+        ("DELETE FROM events WHERE step = 'left'", "head"),
+    ],
+)  # fmt: skip
+def test_a_reviewer_who_was_let_in_or_changed_behind_its_back_is_found(
+    used: Ledger, statement: str, where: str
+) -> None:
+    used.people.hasher = CHEAP
+    for name in ("ann", "bob", "cid"):
+        used.people.add(name, groups=["cards"])
+    used.people.remove("bob")
+    assert used.head()[0] == 11
+    assert used.verify() == []
+    meddle(used, statement)
+    assert where in [damage.where for damage in used.verify()]
 
 
 def test_a_ledger_that_was_written_anew_lacks_a_head_that_was_noted(

@@ -33,6 +33,22 @@ def test_a_filed_review_has_all_that_was_asked_and_no_second_one_is_made(ledger:
     assert ledger.verify() == []
 
 
+def test_scores_have_columns_of_their_own_where_a_database_can_hold_them(ledger: Ledger) -> None:
+    plain = question("odd").prediction
+    odd = question(
+        "odd 2", prediction={**plain, "confidence": float("nan"), "label": "a\x00\ud800"}
+    )
+    none = question("odd 3", prediction=None)
+    ledger.reconcile([question("odd"), odd, none])
+    found = {r.text: (r.label, r.confidence, r.variance) for r in ledger.reviews()}
+    assert found == {
+        "odd": (plain["label"], plain["confidence"], plain["variance"]),
+        "odd 2": (None, None, plain["variance"]),
+        "odd 3": (None, None, None),
+    }
+    assert ledger.verify() == []
+
+
 def test_two_who_file_at_once_file_once(place: str) -> None:
     ledgers = [Ledger(place) for _ in range(4)]
     asked = [question(f"odd {i}") for i in range(10)]

@@ -1,4 +1,4 @@
-"""The ledger: reviews, the chain of events with its head, and the work under way."""
+"""The ledger: reviews, the chain of events with its head, the work under way, and people."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,16 +25,28 @@ def upgrade() -> None:
         sa.Column("prediction", sa.Text),
         sa.Column("policy", sa.Text),
         sa.Column("scored_by", sa.Text),
+        sa.Column("label", sa.Text),
+        sa.Column("confidence", sa.Float),
+        sa.Column("variance", sa.Float),
+        sa.Column("audit", sa.Boolean, nullable=False),
+        sa.Column("inclusion", sa.Float),
         sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("group", sa.Text),
+        sa.Column("next_group", sa.Text),
+        sa.Column("needed", sa.Integer, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("term", sa.BigInteger),
         sa.Column("due", sa.BigInteger),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("assignee", sa.Text),
         sa.Column("lease", sa.BigInteger),
+        sa.Column("votes", sa.Text),
         sa.Column("answer", sa.Text),
         sa.Column("decided_by", sa.Text),
         sa.Column("decided_at", sa.BigInteger),
+        sa.Column("undo_until", sa.BigInteger),
         sa.Column("applied_at", sa.BigInteger),
+        sa.Column("erased_at", sa.BigInteger),
         sa.Column("salt", sa.String(32), nullable=False),
     )
     op.create_index("reviews_by_state", "reviews", ["state", "due", "created"])
@@ -42,14 +54,14 @@ def upgrade() -> None:
     op.create_table(
         "events",
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("review", sa.String(16), nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
         sa.Column("step", sa.String(16), nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("by", sa.Text, nullable=False),
         sa.Column("changes", sa.Text, nullable=False),
         sa.Column("hash", sa.String(64), nullable=False),
     )
-    op.create_index("ix_events_review", "events", ["review"])
+    op.create_index("ix_events_subject", "events", ["subject"])
     head = op.create_table(
         "head",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -66,3 +78,25 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("problem", sa.Text),
     )
+    op.create_table(
+        "reviewers",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("role", sa.String(16), nullable=False),
+        sa.Column("groups", sa.Text, nullable=False),
+        sa.Column("tag", sa.String(16), nullable=False),
+        sa.Column("token", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "sessions",
+        sa.Column("hash", sa.String(64), primary_key=True),
+        sa.Column("person", sa.Text, nullable=False),
+        sa.Column("ends", sa.BigInteger, nullable=False),
+    )
+    op.create_index("ix_sessions_person", "sessions", ["person"])
+    tries = op.create_table(
+        "tries",
+        sa.Column("whose", sa.Text, primary_key=True),
+        sa.Column("wrong", sa.Integer, nullable=False),
+        sa.Column("until", sa.BigInteger, nullable=False),
+    )
+    op.bulk_insert(tries, [{"whose": "", "wrong": 0, "until": 0}])

@@ -1,0 +1,122 @@
+"""List reviews, and show one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, NameArgument, opened
+from bayeslora_tool.cli.terminal import err, out
+from bayeslora_tool.quoting import json_line, one_line, visible
+
+if TYPE_CHECKING:
+    from bayeslora_tool.desk import FiledReview
+
+_COLOURS = {
+    "open": "yellow", "claimed": "cyan", "decided": "blue",
+    "applied": "green", "expired": "red", "withdrawn": "dim",
+}  # fmt: skip
+
+
+def list_reviews(
+    ledger: LedgerOption = LEDGER,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state",
+            "-s",
+            help="open, claimed, decided, applied, expired or withdrawn; may come several times. "
+            "Default: open and claimed.",
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="In every state.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+) -> None:
+    """List reviews, the most urgent first: by priority, then by when they are due, then by age.
+
+    Example: bayeslora desk list --all -n 200
+    """
+    with opened(ledger) as found:
+        states: Any = [] if everything else state or ["open", "claimed"]
+        reviews = found.reviews(*states, limit=limit + 1)
+        table = Table("review", "state", "age", "due", "tool", "label", "text", box=None)
+        table.columns[-1].overflow, table.columns[-1].no_wrap = "ellipsis", True
+        for review in reviews[:limit]:
+            label = review.label
+            if label is not None and review.confidence is not None:
+                label = f"{label} ({review.confidence:.2f})"
+            table.add_row(
+                review.id[:8],
+                Text(_state(review), _COLOURS[review.state]),
+                _span(datetime.now(UTC) - review.created),
+                _span(review.due - datetime.now(UTC)) if review.due else "-",
+                Text(one_line(review.tool, 40)),
+                Text(one_line(label or "-", 40)),
+                Text(one_line(review.text or review.reason or "", 200)),
+            )
+        out.print(table)
+        for review in reviews[:limit]:
+            if review.problem is not None:
+                err.print(f"{review.id[:8]} could not be carried out:", end=" ", style="red")
+                err.print(one_line(review.problem), markup=False, highlight=False)
+        if len(reviews) > limit:
+            err.print(f"more than {limit}; --limit shows others")
+        if not reviews:
+            err.print("no review is " + (" or ".join(states) or "there"))
+
+
+def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
+    """Show one review: what is asked, why, what may be answered, and what happened so far."""
+    with opened(ledger) as found:
+        from bayeslora_tool.desk.refusal import changed
+        from bayeslora_tool.review.answers import actions
+        from bayeslora_tool.review.requests import REVIEW_ACTION
+
+        review = found.review(name)
+        if review.digest != review.shown:
+            raise changed(review)
+        _line("review", review.id)
+        _line("graph, thread", f"{review.graph}, {review.thread}")
+        _line("state", _state(review))
+        for action in actions(review.request):
+            args = "" if action.name == REVIEW_ACTION else f" {json_line(dict(action.args))}"
+            _line("asks about", f"{action.name}{args}")
+            _line("may be", ", ".join(action.allowed))
+        for shown in _described(review):
+            out.print(visible(shown), markup=False, highlight=False, soft_wrap=True)
+        if review.policy is not None:
+            _line("policy", review.policy)
+        if review.answer is not None:
+            _line("answer", json_line(review.answer))
+        if review.problem is not None:
+            _line("could not be carried out", review.problem)
+        for event in found.events(review.id):
+            at = datetime.fromtimestamp(event["at"] / 1000, UTC)
+            _line(f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{event['step']} by {event['by']}")
+
+
+def _described(review: FiledReview) -> list[str]:
+    requests = review.request.get("action_requests", [review.request])
+    return [str(request.get("description", "")) for request in requests]
+
+
+def _state(review: FiledReview) -> str:
+    who = review.assignee or review.decided_by
+    return f"{review.state} ({one_line(who, 20)})" if who else review.state
+
+
+def _span(span: Any) -> str:
+    seconds = span.total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if abs(seconds) >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _line(name: str, value: str) -> None:
+    out.print(f"[dim]{name}:[/]", end=" ", highlight=False)
+    out.print(one_line(value), markup=False, highlight=False, soft_wrap=True)

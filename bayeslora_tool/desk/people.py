@@ -1,0 +1,302 @@
+"""Who may sign in, and what they may do.
+
+A token is shown once and kept as an argon2 hash. What slows down who guesses tokens must not keep
+their owner out; so tokens begin with a tag. Who shows a right tag is counted by name, all others
+together: they wait for each other, never the owner for them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from secrets import token_urlsafe
+from typing import Any, Final, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from bayeslora_tool.desk.chain import Writer
+from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.steps import THE_DESK
+from bayeslora_tool.desk.store import Store
+from bayeslora_tool.desk.tables import REVIEWERS, SESSIONS, TRIES
+
+try:
+    from argon2 import PasswordHasher
+    from argon2.exceptions import InvalidHashError, VerificationError
+except ImportError as error:
+    raise ValueError(f'{error}; pip install "bayeslora-tool[desk]"') from None
+
+Role = Literal["reviewer", "lead", "auditor"]
+"""``reviewer``: decides what is for their groups, or for everybody. ``lead``: decides all, and may
+erase. ``auditor``: reads all, changes nothing."""
+
+Deed = Literal["read", "claim", "decide", "erase"]
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+_TAG = 11  # characters, of 6 bits each, with which a token begins
+_FREE = 5  # wrong tokens in a row before there are pauses
+_LONGEST_PAUSE = 30  # seconds
+_FORGOTTEN = 600  # seconds without a try
+_SIGNED_IN = 12 * 3600  # seconds
+_LONGEST_NAME = 200
+
+
+class SignInError(ValueError):
+    """Nobody was signed in: no such name and token, or too many wrong ones before."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who may sign in."""
+
+    name: str
+    role: Role
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody who is signed in.
+
+    Attributes:
+        person: Who.
+        csrf: What each change that they ask for must carry, beside the session's secret.
+        ends: When they have to sign in again.
+    """
+
+    person: Person
+    csrf: str
+    ends: datetime
+
+
+def may(person: Person, review: FiledReview | Mapping[Any, Any], what: Deed) -> bool:
+    """Whether somebody may do that with a review.
+
+    Args:
+        person: Who.
+        review: Or its row.
+        what: The deed.
+    """
+    if person.role == "lead":
+        return True
+    if person.role == "auditor":
+        return what == "read"
+    group = review.group if isinstance(review, FiledReview) else review["group"]
+    return what != "erase" and (group is None or group in person.groups)
+
+
+class People:
+    """Who may sign in at a ledger, and who is.
+
+    Args:
+        store: Of the ledger.
+
+    Attributes:
+        hasher: Makes and checks the hashes of tokens.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.hasher = PasswordHasher()
+
+    def add(self, name: str, role: Role = "reviewer", groups: Iterable[str] = ()) -> str:
+        """Let somebody in.
+
+        Args:
+            name: Theirs, as it will be on record.
+            role: What they may do.
+            groups: Whose reviews they get, beside those that are for everybody.
+
+        Returns:
+            Their token, which is kept nowhere.
+
+        Raises:
+            ValueError: Somebody has that name, or an argument will not do.
+        """
+        check_name("name", name)
+        groups = sorted(set(groups))
+        for group in groups:
+            check_name("groups", group)
+        if role not in ROLES:
+            raise ValueError(f"`role` (={role!r:.40}) must be one of {', '.join(ROLES)}")
+        token = token_urlsafe(33)
+        row = {
+            "name": name,
+            "role": role,
+            "groups": json.dumps(groups),
+            "tag": token[:_TAG],
+            "token": self.hasher.hash(token),
+        }
+
+        def work(c: Connection) -> None:
+            change = Writer(c, self.store.now)
+            if (there := _row(c, name)) is not None:
+                if there["token"] == row["token"]:  # tried again, and was through the first time
+                    return
+                raise ValueError(f"`name` (={name!r}) is taken; remove them first")
+            c.execute(sa.insert(REVIEWERS).values(**row))
+            c.execute(sa.insert(TRIES).values(whose=name, wrong=0, until=0))
+            change.add({"id": name, "salt": ""}, "joined", THE_DESK, told_of(row))
+
+        self.store.write(work)
+        return token
+
+    def remove(self, name: str) -> None:
+        """Let somebody in no longer; where they are signed in, that is over.
+
+        Raises:
+            ValueError: There is nobody of that name.
+        """
+
+        def work(c: Connection) -> None:
+            change = Writer(c, self.store.now)
+            if _row(c, name) is None:
+                raise ValueError(f"`name` (={name!r:.60}) is no reviewer; see `reviewers`")
+            c.execute(sa.delete(SESSIONS).where(SESSIONS.c.person == name))
+            c.execute(sa.delete(TRIES).where(TRIES.c.whose == name))
+            c.execute(sa.delete(REVIEWERS).where(REVIEWERS.c.name == name))
+            change.add({"id": name, "salt": ""}, "left", THE_DESK, {})
+
+        self.store.write(work)
+
+    def all(self) -> list[Person]:
+        """Everybody who may sign in, by name."""
+        query = sa.select(REVIEWERS).order_by(REVIEWERS.c.name)
+        return self.store.read(lambda c: [_person(row) for row in c.execute(query).mappings()])
+
+    def get(self, name: str) -> Person | None:
+        """Who has that name."""
+        row = self.store.read(lambda c: _row(c, name))
+        return None if row is None else _person(row)
+
+    def sign_in(self, name: str, token: str) -> str:
+        """Begin a session.
+
+        Args:
+            name: Whose.
+            token: As :meth:`add` gave it.
+
+        Returns:
+            The session's secret, of which the ledger keeps a hash alone.
+
+        Raises:
+            SignInError: It is not theirs, or there is nobody of that name, which takes as long.
+        """
+        shown = token.encode("utf-8", "surrogatepass")[:_LONGEST_NAME]
+        nobodys = self._nobodys_token
+        # Looked at first, so that whoever has to wait costs nothing.
+        self.store.read(lambda c: self._attempt(c, name, shown))
+        row = self.store.write(lambda c: self._attempt(c, name, shown, count=True))
+        right = False
+        with suppress(VerificationError, InvalidHashError):
+            right = self.hasher.verify(nobodys if row is None else row["token"], shown)
+        if row is None or not right:
+            raise SignInError("there is nobody of that name with that token")
+        secret = token_urlsafe(32)
+
+        def begin(c: Connection) -> bool:
+            now = self.store.now(c)
+            mine = TRIES.c.whose == row["name"]
+            c.execute(sa.update(TRIES).where(mine).values(wrong=0, until=0))
+            still = _row(c, row["name"])
+            if still is None or still["token"] != row["token"]:
+                return False
+            c.execute(sa.delete(SESSIONS).where(SESSIONS.c.ends <= now))
+            c.execute(sa.delete(SESSIONS).where(SESSIONS.c.hash == _hash(secret)))  # tried again
+            values = {"hash": _hash(secret), "person": row["name"], "ends": now + 1000 * _SIGNED_IN}
+            c.execute(sa.insert(SESSIONS).values(**values))
+            return True
+
+        if not self.store.write(begin):
+            raise SignInError("there is nobody of that name with that token")
+        return secret
+
+    def session(self, secret: str) -> Session | None:
+        """Who is signed in with a secret; None where that is over, or never was."""
+        mine = sa.and_(SESSIONS.c.hash == _hash(secret), SESSIONS.c.person == REVIEWERS.c.name)
+        query = sa.select(REVIEWERS, SESSIONS.c.ends).where(mine)
+
+        def work(c: Connection) -> RowMapping | None:
+            return c.execute(query.where(SESSIONS.c.ends > self.store.now(c))).mappings().first()
+
+        row = self.store.read(work)
+        if row is None:
+            return None
+        csrf = hmac.digest(_bytes(secret), b"csrf", "sha256").hex()
+        return Session(_person(row), csrf, datetime.fromtimestamp(row["ends"] / 1000, UTC))
+
+    def sign_out(self, secret: str) -> None:
+        """End a session, if there is one."""
+        query = sa.delete(SESSIONS).where(SESSIONS.c.hash == _hash(secret))
+        self.store.write(lambda c: c.execute(query) and None)
+
+    @cached_property
+    def _nobodys_token(self) -> str:
+        return self.hasher.hash(token_urlsafe(33))
+
+    def _attempt(
+        self, c: Connection, name: str, shown: bytes, *, count: bool = False
+    ) -> RowMapping | None:
+        """The row of whoever's tag is shown, unless it is too early for another try."""
+        row = _row(c, name)
+        if row is not None and not hmac.compare_digest(row["tag"].encode(), shown[:_TAG]):
+            row = None
+        query = sa.select(TRIES).where(TRIES.c.whose == (name if row else ""))
+        tries = c.execute(query.with_for_update() if count else query).one()
+        now = self.store.now(c)
+        left = tries.until - now
+        if 0 < left <= 1000 * _LONGEST_PAUSE:  # more: the database's clock has leapt back
+            raise SignInError(f"too many wrong tokens; try again in {-(-left // 1000)} s")
+        if count:  # before it is known to be wrong: others may try at the same time
+            wrong = 1 + (tries.wrong if now - tries.until < 1000 * _FORGOTTEN else 0)
+            pause = min(2 ** min(wrong - _FREE, 5), _LONGEST_PAUSE) if wrong >= _FREE else 0
+            mine = TRIES.c.whose == tries.whose
+            values = {"wrong": wrong, "until": now + 1000 * pause}
+            c.execute(sa.update(TRIES).where(mine).values(**values))
+        return row
+
+
+def told_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """What the chain says of a reviewer's row."""
+    key = sha256(f"{row['tag']} {row['token']}".encode()).hexdigest()
+    return {"role": row["role"], "groups": row["groups"], "token": f"sha256:{key}"}
+
+
+def check_name(argument: str, name: object) -> None:
+    """Refuse what can be nobody's name on record.
+
+    Raises:
+        ValueError: It is no short printable text, or the desk's own.
+    """
+    fine = isinstance(name, str) and name.strip() == name != "" and name.isprintable()
+    if not fine or len(name) > _LONGEST_NAME or name == THE_DESK:  # type: ignore[arg-type]
+        raise ValueError(
+            f"`{argument}` (={name!r:.60}) must be a name: printable, of {_LONGEST_NAME} "
+            f"characters at most, no space around it, and not {THE_DESK!r}"
+        )
+
+
+def _row(c: Connection, name: str) -> RowMapping | None:
+    if not name.isprintable():  # Postgres knows no zero byte
+        return None
+    return c.execute(sa.select(REVIEWERS).where(REVIEWERS.c.name == name)).mappings().one_or_none()
+
+
+def _person(row: RowMapping) -> Person:
+    return Person(row["name"], row["role"], frozenset(json.loads(row["groups"])))
+
+
+def _hash(secret: str) -> str:
+    return sha256(_bytes(secret)).hexdigest()
+
+
+def _bytes(secret: str) -> bytes:
+    return secret.encode("utf-8", "surrogatepass")
