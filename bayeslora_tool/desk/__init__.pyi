@@ -1,4 +1,5 @@
 from .desk import Desk as Desk
+from .inbox import Filter as Filter
 from .ledger import Ledger as Ledger
 from .people import Person as Person
 from .refusal import ReviewError as ReviewError

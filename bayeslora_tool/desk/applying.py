@@ -127,6 +127,7 @@ def _take(c: Connection, ledger: Ledger, me: str, graphs: list[str], lease: floa
         .outerjoin(WORK, WORK.c.review == REVIEWS.c.id)
         .where(REVIEWS.c.state.in_(TO_APPLY), REVIEWS.c.answer.is_not(None))
         .where(REVIEWS.c.graph.in_(graphs))
+        .where(sa.or_(REVIEWS.c.undo_until.is_(None), REVIEWS.c.undo_until <= now))
         .where(sa.or_(WORK.c.until.is_(None), WORK.c.until <= now))
         .order_by(REVIEWS.c.decided_at, REVIEWS.c.id)
         .limit(1)

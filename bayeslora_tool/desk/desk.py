@@ -12,7 +12,8 @@ from langgraph.checkpoint.serde.types import INTERRUPT
 
 from bayeslora_tool.desk.applying import Applied, apply_next
 from bayeslora_tool.desk.filing import questions
-from bayeslora_tool.desk.ledger import Ledger, Reconciled
+from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.reconciling import Reconciled
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.watching import Watcher

@@ -8,25 +8,26 @@ thread; ``applying.py`` does.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bayeslora_tool.desk.answer import signed
 from bayeslora_tool.desk.chain import Writer, head_of
+from bayeslora_tool.desk.deciding import LEASE, decide, undo
+from bayeslora_tool.desk.inbox import Filter, Inbox, Order, count, page
 from bayeslora_tool.desk.people import People, check_name
-from bayeslora_tool.desk.refusal import ReviewError, changed
-from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
+from bayeslora_tool.desk.reconciling import Reconciled, reconcile
+from bayeslora_tool.desk.refusal import ReviewError
+from bayeslora_tool.desk.review import FiledReview, Question
 from bayeslora_tool.desk.states import STATES, TRANSITIONS, UNDECIDED, State
 from bayeslora_tool.desk.steps import (
     JOINED,
     THE_DESK,
-    file,
     find,
     in_time,
     late,
@@ -38,19 +39,8 @@ from bayeslora_tool.desk.steps import (
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
 from bayeslora_tool.desk.verifying import Damage, damages
-from bayeslora_tool.review.answer_types import check_answer
 
-_LEASE = 600.0  # seconds
-
-
-class Reconciled(NamedTuple):
-    """What a look at threads has changed."""
-
-    filed: int
-    withdrawn: int
-
-    def __add__(self, other: Any) -> Reconciled:
-        return Reconciled(self.filed + other.filed, self.withdrawn + other.withdrawn)
+_ID = re.compile(r"[0-9a-f]{1,16}")
 
 
 class Ledger:
@@ -113,6 +103,36 @@ class Ledger:
         self.keep_time()
         return self.store.read(work)
 
+    def inbox(
+        self,
+        wanted: Filter | None = None,
+        *,
+        order: Order = "urgency",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Inbox:
+        """A page of the reviews that somebody wants to see.
+
+        Args:
+            wanted: Which; None: all.
+            order: In which order.
+            after: ``next`` of the page before; None: the first page.
+            limit: Reviews on it, from 1 to 1000.
+
+        Raises:
+            ValueError: An argument will not do.
+        """
+        self.keep_time()
+        return self.store.read(lambda c: page(c, wanted or Filter(), order, after, limit))
+
+    def counts(self, wanted: Filter | None = None) -> dict[State, int]:
+        """How many reviews are in each state, of those that somebody wants to see.
+
+        A text that is looked for is not: it would have to be looked for in all of them.
+        """
+        self.keep_time()
+        return self.store.read(lambda c: count(c, wanted or Filter()))
+
     def review(self, name: str) -> FiledReview:
         """One, by its id or the beginning of it.
 
@@ -121,12 +141,13 @@ class Ledger:
         """
 
         def work(c: Connection) -> list[FiledReview]:
-            query = JOINED.where(REVIEWS.c.id.startswith(name, autoescape=True)).limit(2)
+            query = JOINED.where(REVIEWS.c.id.between(name, f"{name}g")).order_by(None).limit(2)
             return [read_joined(row) for row in c.execute(query).mappings()]
 
         self.keep_time()
-        found = self.store.read(work)
-        if len(found) != 1 or not name:
+        # In the order of an index, whatever the language of the database: as ids of ours are.
+        found = self.store.read(work) if _ID.fullmatch(name) else []
+        if len(found) != 1:
             many = "several reviews begin" if found else "no review begins"
             raise ReviewError("unknown", f"{many} with {name!r:.40}; `list` shows their ids")
         return found[0]
@@ -153,7 +174,7 @@ class Ledger:
 
     # What reviewers do
 
-    def claim(self, name: str, by: str, *, lease: float = _LEASE) -> FiledReview:
+    def claim(self, name: str, by: str, *, lease: float = LEASE) -> FiledReview:
         """Take a review, so that nobody else decides it meanwhile; again: for longer.
 
         Args:
@@ -193,7 +214,7 @@ class Ledger:
 
         return self.store.write(work)
 
-    def decide(self, name: str, answer: Any, by: str) -> FiledReview:
+    def decide(self, name: str, answer: Any, by: str, *, undo: float = 0.0) -> FiledReview:
         """Decide a review, once and for all.
 
         The answer counts for what its id stands for: exactly the request that was filed. If the
@@ -203,6 +224,7 @@ class Ledger:
             name: Id of the review.
             answer: As for :func:`~bayeslora_tool.graphs.runs.resume`.
             by: Who decides; a ``reviewer`` in the answer gives way to it.
+            undo: Seconds for which they may take it back, and nobody carries it out, >= 0.
 
         Returns:
             The decided review; the same again if they gave the same answer before.
@@ -212,32 +234,21 @@ class Ledger:
             ValueError: The answer makes no sense to what was asked, or ``by`` will not do.
         """
         check_name("by", by)
+        if not 0 <= undo < inf:
+            raise ValueError(f"`undo` (={undo!r}) must be a number of seconds >= 0")
+        return self.store.write(lambda c: decide(self._writer(c), name, answer, by, undo))
 
-        def work(c: Connection) -> FiledReview:
-            change = self._writer(c)
-            row = find(c, name)
-            asked = read_row(row)
-            given = canonical(signed(answer, by, asked.schema))
-            # Also where this is tried again, and was through the first time.
-            if (row["decided_by"], row["answer"]) == (by, given) and row["state"] != "withdrawn":
-                return read_again(c, row)
-            row = to_be_had(change, name, by)
-            if asked.digest != asked.shown:
-                raise changed(asked)
-            check_answer(asked.request, asked.schema, json.loads(given))  # as it will be sent
-            return move(
-                change,
-                row,
-                "decided",
-                by,
-                answer=given,
-                decided_by=by,
-                decided_at=change.now,
-                assignee=None,
-                lease=None,
-            )
+    def undo(self, name: str, by: str) -> FiledReview:
+        """Take the last answer to a review back; it is claimed by who gave it, as before.
 
-        return self.store.write(work)
+        Args:
+            name: Id of the review.
+            by: Who gave the answer.
+
+        Raises:
+            ReviewError: It is not theirs, or cannot be taken back any more (``late``).
+        """
+        return self.store.write(lambda c: undo(self._writer(c), name, by))
 
     # What the desk does
 
@@ -251,15 +262,15 @@ class Ledger:
         """Return claims whose lease is over, and let expire what was due."""
 
         def due(c: Connection) -> list[str]:
-            return list(c.execute(sa.select(REVIEWS.c.id).where(late(self.store.now(c)))).scalars())
+            return list(c.execute(late(self.store.now(c))).scalars())
 
         if not self.store.read(due):
             return
 
         def work(c: Connection) -> None:
             change = self._writer(c)
-            for row in c.execute(sa.select(REVIEWS).where(late(change.now))).mappings().all():
-                in_time(change, row)
+            for name in c.execute(late(change.now)).scalars().all():
+                in_time(change, find(c, name))
 
         self.store.write(work)
 
@@ -280,30 +291,15 @@ class Ledger:
             due: Seconds until a new review expires, > 0; None: never.
             priority: Of new reviews.
         """
-        ids = {question.id for question in asked}
-        gone = [one for one in seen if one not in ids]
-        if not self._news(ids, gone):
-            return Reconciled(0, 0)
-
-        def work(c: Connection) -> Reconciled:
-            change, filed, withdrawn = self._writer(c), 0, 0
-            for question in asked:
-                filed += file(change, question, due, priority)
-            for name in gone:
-                row = find(c, name)
-                if row["state"] in UNDECIDED:
-                    move(change, row, "withdrawn", THE_DESK, assignee=None, lease=None)
-                    withdrawn += 1
-            return Reconciled(filed, withdrawn)
-
-        return self.store.write(work)
+        return reconcile(self.store, asked, seen, due, priority)
 
     def withdraw(self, name: str) -> FiledReview:
         """Take back a review, decided or not, that its thread no longer asks."""
 
         def work(c: Connection) -> FiledReview:
-            row = find(c, name)
-            return move(self._writer(c), row, "withdrawn", THE_DESK, assignee=None, lease=None)
+            change, row = self._writer(c), find(c, name)
+            c.execute(sa.delete(WORK).where(WORK.c.review == row["id"]))
+            return move(change, row, "withdrawn", THE_DESK, assignee=None, lease=None)
 
         return self.store.write(work)
 
@@ -318,20 +314,6 @@ class Ledger:
             return move(change, row, "applied", THE_DESK, applied_at=change.now)
 
         return self.store.write(work)
-
-    def _news(self, ids: Collection[str], gone: Collection[str]) -> bool:
-        """Whether there is anything to change: to look takes no lock."""
-
-        def work(c: Connection) -> bool:
-            rows = c.execute(
-                sa.select(REVIEWS.c.id, REVIEWS.c.state).where(REVIEWS.c.id.in_([*ids, *gone]))
-            ).all()
-            states = {row.id: row.state for row in rows}
-            return any(states.get(one, "withdrawn") == "withdrawn" for one in ids) or any(
-                states.get(one) in UNDECIDED for one in gone
-            )
-
-        return self.store.read(work)
 
     def _writer(self, connection: Connection) -> Writer:
         return Writer(connection, self.store.now)

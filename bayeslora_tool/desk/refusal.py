@@ -6,7 +6,7 @@ from typing import Literal
 
 from bayeslora_tool.desk.review import FiledReview
 
-Problem = Literal["unknown", "claimed", "decided", "over"]
+Problem = Literal["unknown", "claimed", "decided", "over", "late"]
 
 
 class ReviewError(ValueError):
@@ -14,7 +14,8 @@ class ReviewError(ValueError):
 
     Attributes:
         problem: ``unknown``: no such review. ``claimed``: somebody else is at it. ``decided``: an
-            answer counts already. ``over``: it expired, or its thread no longer asks.
+            answer counts already. ``over``: it expired, or its thread no longer asks. ``late``: it
+            can no longer be taken back.
         review: As it is now, with who decided; None if there is none.
     """
 
@@ -28,6 +29,12 @@ def changed(review: FiledReview) -> ReviewError:
     """The error for a review whose request is not the one that was filed."""
     message = f"what review {review.id} asks was changed in the ledger; see `verify`"
     return ReviewError("over", message, review)
+
+
+def too_late(review: FiledReview) -> ReviewError:
+    """The error for an answer that can no longer be taken back."""
+    message = f"the answer to review {review.id} counts, and can no longer be taken back"
+    return ReviewError("late", message, review)
 
 
 def not_to_be_had(review: FiledReview) -> ReviewError:
@@ -46,4 +53,6 @@ def not_to_be_had(review: FiledReview) -> ReviewError:
             f"{name} was withdrawn: its thread no longer asks this; see `list` for what it asks"
         )
         return ReviewError("over", message, review)
+    if review.state == "open":
+        return ReviewError("over", f"{name} is open: there is no answer of yours", review)
     return ReviewError("over", f"{name} has expired: it was due at {review.due}", review)

@@ -15,7 +15,7 @@ from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.refusal import ReviewError, not_to_be_had
 from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
 from bayeslora_tool.desk.states import TRANSITIONS, UNDECIDED, Step
-from bayeslora_tool.desk.tables import REVIEWS, WORK
+from bayeslora_tool.desk.tables import REVIEWS, TALLIES, WORK
 
 THE_DESK = "the desk"
 """Who did what nobody did."""
@@ -36,9 +36,10 @@ def read_joined(row: RowMapping) -> FiledReview:
 
 
 def late(now: int) -> Any:
-    """Which undecided reviews time has overtaken."""
-    lapsed = sa.and_(REVIEWS.c.state == "claimed", REVIEWS.c.lease <= now)
-    return sa.or_(lapsed, sa.and_(REVIEWS.c.state.in_(UNDECIDED), REVIEWS.c.due <= now))
+    """The ids of undecided reviews that time has overtaken."""
+    lapsed = sa.select(REVIEWS.c.id).where(REVIEWS.c.lease <= now)  # none but claimed ones have one
+    due = sa.select(REVIEWS.c.id).where(REVIEWS.c.state.in_(UNDECIDED), REVIEWS.c.due <= now)
+    return sa.union(lapsed, due)
 
 
 def find(c: Connection, name: str) -> RowMapping:
@@ -98,6 +99,8 @@ def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -
     still = sa.and_(REVIEWS.c.id == row["id"], REVIEWS.c.state == row["state"])
     done = change.connection.execute(sa.update(REVIEWS).where(still).values(**changes))
     assert done.rowcount == 1, "the chain's lock keeps others out"
+    _tally(change, row, -1)
+    _tally(change, {**row, **changes}, 1)
     change.add(row, step, by, changes)
     return read_again(change.connection, row)
 
@@ -111,9 +114,9 @@ def file(change: Writer, question: Question, due: float | None, priority: int) -
         if row["state"] != "withdrawn":
             return False
         move(change, row, "asked again", THE_DESK, answer=None, decided_by=None,
-              decided_at=None, due=until)  # fmt: skip
+              decided_at=None, undo_until=None, due=until)  # fmt: skip
         return True
-    values: dict[str, Any] = {column.name: None for column in REVIEWS.columns}
+    values: dict[str, Any] = {c.name: None for c in REVIEWS.columns if c.computed is None}
     values |= {
         "id": question.id,
         "graph": question.graph,
@@ -138,8 +141,18 @@ def file(change: Writer, question: Question, due: float | None, priority: int) -
         values[column] = None if value is None else canonical(value)
     values |= _scores(question.prediction or {})
     c.execute(sa.insert(REVIEWS).values(**values))
+    _tally(change, values, 1)
     change.add(values, "filed", THE_DESK, {k: v for k, v in values.items() if k != "salt"})
     return True
+
+
+def _tally(change: Writer, row: Mapping[Any, Any], by: int) -> None:
+    """Count a review among those of its kind, or no longer."""
+    kind = {"state": row["state"], "audit": row["audit"], "audience": row["group"] or ""}
+    mine = [TALLIES.c[name] == value for name, value in kind.items()]
+    counted = sa.update(TALLIES).where(*mine).values(n=TALLIES.c.n + by)
+    if not change.connection.execute(counted).rowcount:
+        change.connection.execute(sa.insert(TALLIES).values(**kind, n=by))
 
 
 def _scores(prediction: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +160,7 @@ def _scores(prediction: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for column in ("scored_by", "label"):
         text = prediction.get(column)
-        values[column] = text if isinstance(text, str) and _storable(text) else None
+        values[column] = text if isinstance(text, str) and storable(text) else None
     for column in ("confidence", "variance"):
         number = prediction.get(column)
         finite = isinstance(number, int | float) and isfinite(number)
@@ -155,5 +168,6 @@ def _scores(prediction: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _storable(text: str) -> bool:
+def storable(text: str) -> bool:
+    """Whether each database can hold a text as it is."""
     return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)

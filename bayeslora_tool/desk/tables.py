@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Float,
     Index,
     Integer,
@@ -22,6 +23,13 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
+NEVER: Final = 2**53  # later than all that is due
+KEYS: Final = {
+    "urgency": ("rank", "ends", "created", "id"),
+    "doubt": ("sureness", "created", "id"),
+    "age": ("created", "id"),
+}
+"""By which columns reviews are sorted, ascending."""
 
 REVIEWS = Table(
     "reviews",
@@ -63,14 +71,35 @@ REVIEWS = Table(
     Column("applied_at", BigInteger),
     Column("erased_at", BigInteger),
     Column("salt", String(32), nullable=False),
-    Index("reviews_by_state", "state", "due", "created"),
+    Column("rank", Integer, Computed("-priority", persisted=True)),
+    Column("ends", BigInteger, Computed(f"coalesce(due, {NEVER})", persisted=True)),
+    Column("sureness", Float, Computed("coalesce(confidence, -1)", persisted=True)),
+    Column("audience", Text, Computed("coalesce(\"group\", '')", persisted=True)),
     Index("reviews_by_thread", "graph", "thread"),
+    Index("reviews_by_due", "state", "due"),
+    Index("reviews_by_lease", "lease"),
+    *(
+        Index(f"reviews_by_{name}", "state", "audit", *before, *columns)
+        for order, columns in KEYS.items()
+        for name, before in ((order, []), (f"group_and_{order}", ["audience"]))
+    ),
 )
 """A row a review.
 
 ``term`` is how long each group has, ``undo_until`` the time before which the last answer may be
-taken back and is not carried out, ``votes`` what was answered before it is decided.
+taken back and is not carried out, ``votes`` what was answered before it is decided. The database
+computes the last columns from others: by them an inbox is found, and sorted.
 """
+
+TALLIES = Table(
+    "tallies",
+    METADATA,
+    Column("state", String(16), primary_key=True),
+    Column("audit", Boolean, primary_key=True),
+    Column("audience", Text, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+)
+"""How many reviews there are of each kind, so that nobody has to count thousands."""
 
 SEALED: Final = ("request", "schema", "text", "reason", "votes", "answer")
 """Columns that may hold what people wrote, as JSON. An event names their salted digest only, so

@@ -16,17 +16,17 @@ from sqlalchemy.engine import Connection
 from bayeslora_tool.desk.chain import Head, event_hash, sealed
 from bayeslora_tool.desk.people import told_of
 from bayeslora_tool.desk.states import TRANSITIONS
-from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWERS, REVIEWS
+from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWERS, REVIEWS, TALLIES
 
 _AT_ONCE = 1000  # rows in memory
-_EVENTFUL = tuple(column.name for column in REVIEWS.columns if column.name != "salt")
+_EVENTFUL = tuple(c.name for c in REVIEWS.columns if c.name != "salt" and c.computed is None)
 
 
 class Damage(NamedTuple):
     """Something in the ledger that nobody did through it."""
 
     where: str
-    """``event 12``, ``review 3f2a...``, ``reviewer ann`` or ``head``."""
+    """``event 12``, ``review 3f2a...``, ``reviewer ann``, ``tallies`` or ``head``."""
 
     what: str
 
@@ -117,6 +117,11 @@ def damages(connection: Connection, known: str | None = None) -> Iterator[Damage
     for row in told.execute(sa.select(REVIEWERS)).mappings():
         expected = total.people.pop(row["name"], None)
         yield from _compared(f"reviewer {row['name']}", told_of(row), expected, "added")
+    kinds = (REVIEWS.c.state, REVIEWS.c.audit, REVIEWS.c.audience)
+    counted = {tuple(row[:3]): row.n for row in told.execute(sa.select(TALLIES)) if row.n}
+    there = sa.select(*kinds, sa.func.count()).group_by(*kinds)
+    if counted != {tuple(row[:3]): row[3] for row in told.execute(there)}:
+        yield Damage("tallies", "are not how many reviews there are")
     for review in total.reviews:
         yield Damage(f"review {review}", "is missing")
     for name in total.people:

@@ -74,7 +74,7 @@ def test_a_changed_review_is_found(used: Ledger, column: str, value: Any) -> Non
     meddle(
         used, f'UPDATE reviews SET "{column}" = :value WHERE id = :id', value=value, id=review.id
     )
-    (damage,) = used.verify()
+    (damage,) = [one for one in used.verify() if one.where != "tallies"]
     assert damage.where == f"review {review.id}"
     assert column == "salt" or column in damage.what
 
@@ -84,7 +84,7 @@ def test_a_missing_review_and_one_that_was_never_filed_are_found(used: Ledger) -
     meddle(used, "UPDATE reviews SET id = 'x' WHERE id = :id", id=one.id)
     meddle(used, "DELETE FROM reviews WHERE id = :id", id=other.id)
     assert {damage.where for damage in used.verify()} == {
-        "review x", f"review {one.id}", f"review {other.id}"
+        "review x", f"review {one.id}", f"review {other.id}", "tallies"
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -73,3 +74,56 @@ def test_of_four_processes_one_decides_each_review(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_of_four_processes_one_decides_each_of_300_reviews(place: str, tmp_path: Path) -> None:
     race(place, tmp_path, 300)
+
+
+def retreat(place: str, folder: Path, n: int) -> None:
+    """Two answer and change their minds at random moments, two carry out what they find."""
+    diary = Diary(folder / "diary")
+    with opened(place, folder) as scene:
+        names = [scene.ask(i, f"odd {i}") for i in range(n)]
+
+    def answer(me: str, mine: list[str]) -> Child:
+        def work(ready: object) -> None:
+            rnd = random.Random(me)
+            with opened(place, folder) as scene:
+                for name in mine:
+                    scene.ledger.decide(name, APPROVE, me, undo=0.1)
+                    time.sleep(rnd.uniform(0.05, 0.15))
+                    try:
+                        scene.ledger.undo(name, me)
+                    except ReviewError as error:
+                        diary.write("kept", name, error.problem)
+                        continue
+                    scene.ledger.decide(name, EDIT_TO_NO, me)
+                    diary.write("undone", name)
+
+        return Child(work)
+
+    def apply(_: int) -> Child:
+        def work(ready: object) -> None:
+            with opened(place, folder) as scene:
+                while scene.ledger.counts()["applied"] < n:
+                    scene.desk.apply()
+
+        return Child(work)
+
+    children = [answer("ann", names[::2]), answer("bob", names[1::2]), apply(1), apply(2)]
+    assert [child.wait(150) for child in children] == [0] * 4
+    with opened(place, folder) as scene:
+        assert scene.ledger.verify() == []
+        reviews = {review.key: review.id for review in scene.ledger.reviews("applied")}
+    kept, undone = dict(diary.lines("kept")), {name for (name,) in diary.lines("undone")}
+    assert set(kept.values()) == {"late"}
+    assert len(kept) + len(undone) == n
+    assert min(len(kept), len(undone)) >= 1
+    effects = Effects(folder / "effects.sqlite")
+    labels = {reviews[key]: label for key, (label, _) in effects.done().items()}
+    assert labels == dict.fromkeys(kept, "yes") | dict.fromkeys(undone, "no")
+    assert Counter(effects.begun()) == dict.fromkeys(reviews, 1)
+
+
+@pytest.mark.slow
+def test_what_is_taken_back_is_never_carried_out_and_what_is_not_is(
+    place: str, tmp_path: Path
+) -> None:
+    retreat(place, tmp_path, 60)

@@ -48,9 +48,29 @@ def upgrade() -> None:
         sa.Column("applied_at", sa.BigInteger),
         sa.Column("erased_at", sa.BigInteger),
         sa.Column("salt", sa.String(32), nullable=False),
+        sa.Column("rank", sa.Integer, sa.Computed("-priority", persisted=True)),
+        sa.Column("ends", sa.BigInteger, sa.Computed(f"coalesce(due, {2**53})", persisted=True)),
+        sa.Column("sureness", sa.Float, sa.Computed("coalesce(confidence, -1)", persisted=True)),
+        sa.Column("audience", sa.Text, sa.Computed("coalesce(\"group\", '')", persisted=True)),
     )
-    op.create_index("reviews_by_state", "reviews", ["state", "due", "created"])
     op.create_index("reviews_by_thread", "reviews", ["graph", "thread"])
+    op.create_index("reviews_by_due", "reviews", ["state", "due"])
+    op.create_index("reviews_by_lease", "reviews", ["lease"])
+    orders = {
+        "urgency": ["rank", "ends", "created", "id"],
+        "doubt": ["sureness", "created", "id"],
+        "age": ["created", "id"],
+    }
+    for order, columns in orders.items():
+        for name, before in ((order, []), (f"group_and_{order}", ["audience"])):
+            op.create_index(f"reviews_by_{name}", "reviews", ["state", "audit", *before, *columns])
+    op.create_table(
+        "tallies",
+        sa.Column("state", sa.String(16), primary_key=True),
+        sa.Column("audit", sa.Boolean, primary_key=True),
+        sa.Column("audience", sa.Text, primary_key=True),
+        sa.Column("n", sa.BigInteger, nullable=False),
+    )
     op.create_table(
         "events",
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
