@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from bayeslora_tool.desk.review import canonical
 from bayeslora_tool.review.answer_types import judged_elsewhere
 from bayeslora_tool.review.answers import actions, read_decisions, read_review
 from bayeslora_tool.review.clarification import CLARIFY_ACTION
@@ -72,6 +73,21 @@ def rejection(request: Mapping[str, Any]) -> Any:
         return None
     one = {"type": "reject", "message": _LATE}
     return {"decisions": [one] * len(asked)} if "action_requests" in request else one
+
+
+def meaning(request: Mapping[str, Any], answer: Any) -> str:
+    """What two answers to a request have in common if they agree: all but who gave them, and why.
+
+    A reply in words agrees with the same words.
+    """
+    try:
+        decisions: Any = read_decisions(answer, request)
+    except (KeyError, TypeError, ValueError):  # to a question that is not ours
+        return canonical(answer)
+    return canonical([
+        {**one, "reviewer": None, "message": one["message"] if one["type"] == "respond" else None}
+        for one in decisions
+    ])  # fmt: skip
 
 
 def said(request: Mapping[str, Any], answer: Any) -> Said:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from threading import Event
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from bayeslora_tool.desk.applying import Applied, apply_next
 from bayeslora_tool.desk.filing import questions
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
+from bayeslora_tool.desk.routing import Route, check_due, check_routes
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.watching import Watcher
@@ -30,6 +31,7 @@ class _Watched(NamedTuple):
     graph: Graph
     due: float | None
     priority: int
+    routes: tuple[Route, ...]
 
 
 class Desk:
@@ -53,7 +55,13 @@ class Desk:
         self._watched: dict[str, _Watched] = {}
 
     def watch(
-        self, graph: Graph, *, name: str | None = None, due: float | None = None, priority: int = 0
+        self,
+        graph: Graph,
+        *,
+        name: str | None = None,
+        due: float | None = None,
+        priority: int = 0,
+        routes: Sequence[Route] = (),
     ) -> Graph:
         """The same graph, which files what it asks.
 
@@ -62,19 +70,21 @@ class Desk:
             name: Under which its reviews are filed, the same in each process; by default its own.
             due: Seconds until a review that nobody decides expires and rejects, > 0; None: never.
             priority: The higher, the sooner its reviews are worked off.
+            routes: Where its reviews go: each by the first that fits, or else to everybody.
 
         Raises:
-            ValueError: No checkpointer, or another graph is watched under that name.
+            ValueError: No checkpointer, or another graph is watched under that name, or a route
+                leads nowhere.
         """
         saver_of(graph)
         name = name or graph.get_name()
         if name in self._watched:
             raise ValueError(f"`name` (={name!r}) is that of another graph; give each its own")
-        if due is not None and not 0 < due < inf:
-            raise ValueError(f"`due` (={due!r}) must be a number of seconds > 0, or None")
+        check_due(due)
+        check_routes(routes, due)
         watcher = Watcher(lambda thread: self._look(name, thread))
         watched = graph.with_config(callbacks=[watcher])
-        self._watched[name] = _Watched(watched, due, priority)
+        self._watched[name] = _Watched(watched, due, priority, tuple(routes))
         return watched
 
     def sync(self) -> Reconciled:
@@ -157,7 +167,9 @@ class Desk:
             logger.info("thread %r of %r: %s", thread, name, error)
             return Reconciled(0, 0)
         asked = questions(name, view, saver_of(watched.graph))
-        return self.ledger.reconcile(asked, seen, due=watched.due, priority=watched.priority)
+        return self.ledger.reconcile(
+            asked, seen, due=watched.due, priority=watched.priority, routes=watched.routes
+        )
 
 
 def _that_ask(graph: Graph) -> Iterator[str]:

@@ -10,37 +10,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.chain import Writer, head_of
-from bayeslora_tool.desk.deciding import LEASE, decide, undo
+from bayeslora_tool.desk.deciding import LEASE, claim, decide, release, undo
 from bayeslora_tool.desk.inbox import Filter, Inbox, Order, count, page
-from bayeslora_tool.desk.people import People, check_name
+from bayeslora_tool.desk.names import THE_DESK
+from bayeslora_tool.desk.people import People, Person
 from bayeslora_tool.desk.reconciling import Reconciled, reconcile
 from bayeslora_tool.desk.refusal import ReviewError
-from bayeslora_tool.desk.review import FiledReview, Question
+from bayeslora_tool.desk.review import FiledReview, Question, votes_of
+from bayeslora_tool.desk.routing import Route, route_of
 from bayeslora_tool.desk.states import STATES, TRANSITIONS, UNDECIDED, State
 from bayeslora_tool.desk.steps import (
     JOINED,
-    THE_DESK,
     find,
     in_time,
     late,
     move,
     read_again,
     read_joined,
-    to_be_had,
 )
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
 from bayeslora_tool.desk.verifying import Damage, damages
 
 _ID = re.compile(r"[0-9a-f]{1,16}")
+
+
+class Vote(NamedTuple):
+    """An answer to a review that two have to answer."""
+
+    by: str
+    answer: Any
+    at: datetime
 
 
 class Ledger:
@@ -166,6 +175,16 @@ class Ledger:
         head = self.store.read(head_of)
         return head.seq, head.hash
 
+    def votes(self, name: str) -> list[Vote]:
+        """Who answered what to a review that two had to answer; nothing before it is decided."""
+        row = self.store.read(lambda c: find(c, name))
+        if row["state"] in UNDECIDED:
+            return []
+        return [
+            Vote(one["by"], one["answer"], datetime.fromtimestamp(one["at"] / 1000, UTC))
+            for one in votes_of(row)
+        ]
+
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """What happened to a review, in order: ``seq``, ``step``, ``at``, ``by`` and more."""
         mine = sa.and_(EVENTS.c.subject == name, EVENTS.c.step.in_(TRANSITIONS))
@@ -174,48 +193,32 @@ class Ledger:
 
     # What reviewers do
 
-    def claim(self, name: str, by: str, *, lease: float = LEASE) -> FiledReview:
+    def claim(self, name: str, by: str | Person, *, lease: float = LEASE) -> FiledReview:
         """Take a review, so that nobody else decides it meanwhile; again: for longer.
 
         Args:
             name: Id of the review.
-            by: Who takes it.
+            by: Who takes it. Of a person, it is asked whether they may; here, and below.
             lease: Seconds after which it is open again, > 0.
 
         Raises:
             ReviewError: See its ``problem``.
             ValueError: ``by`` or ``lease`` will not do.
         """
-        check_name("by", by)
         if not 0 < lease < inf:
             raise ValueError(f"`lease` (={lease!r}) must be a number of seconds > 0")
+        return self.store.write(lambda c: claim(self._writer(c), name, by, lease))
 
-        def work(c: Connection) -> FiledReview:
-            change = self._writer(c)
-            row = to_be_had(change, name, by)
-            until = change.now + round(1000 * lease)
-            return move(change, row, "claimed", by, assignee=by, lease=until)
-
-        return self.store.write(work)
-
-    def release(self, name: str, by: str) -> FiledReview:
+    def release(self, name: str, by: str | Person) -> FiledReview:
         """Give a claimed review back.
 
         Raises:
             ReviewError: It is not claimed by them.
         """
+        return self.store.write(lambda c: release(self._writer(c), name, by))
 
-        def work(c: Connection) -> FiledReview:
-            change = self._writer(c)
-            row = to_be_had(change, name, by)
-            if row["state"] != "claimed":
-                raise ReviewError("over", f"review {row['id']} is not claimed", read_again(c, row))
-            return move(change, row, "returned", by, assignee=None, lease=None)
-
-        return self.store.write(work)
-
-    def decide(self, name: str, answer: Any, by: str, *, undo: float = 0.0) -> FiledReview:
-        """Decide a review, once and for all.
+    def decide(self, name: str, answer: Any, by: str | Person, *, undo: float = 0.0) -> FiledReview:
+        """Decide a review, once and for all, or give the first of two answers.
 
         The answer counts for what its id stands for: exactly the request that was filed. If the
         thread asks something else by the time it is carried out, that is filed as another review.
@@ -227,18 +230,18 @@ class Ledger:
             undo: Seconds for which they may take it back, and nobody carries it out, >= 0.
 
         Returns:
-            The decided review; the same again if they gave the same answer before.
+            The review, ``open`` where another has to agree, or else ``decided``; the same again if
+            they gave the same answer before.
 
         Raises:
             ReviewError: See its ``problem``; who decided is in the message and in ``review``.
             ValueError: The answer makes no sense to what was asked, or ``by`` will not do.
         """
-        check_name("by", by)
         if not 0 <= undo < inf:
             raise ValueError(f"`undo` (={undo!r}) must be a number of seconds >= 0")
         return self.store.write(lambda c: decide(self._writer(c), name, answer, by, undo))
 
-    def undo(self, name: str, by: str) -> FiledReview:
+    def undo(self, name: str, by: str | Person) -> FiledReview:
         """Take the last answer to a review back; it is claimed by who gave it, as before.
 
         Args:
@@ -281,6 +284,7 @@ class Ledger:
         *,
         due: float | None = None,
         priority: int = 0,
+        routes: Sequence[Route] = (),
     ) -> Reconciled:
         """File what threads ask, each once, and withdraw what they no longer ask.
 
@@ -290,8 +294,14 @@ class Ledger:
                 threads: those that are not among ``asked`` are withdrawn.
             due: Seconds until a new review expires, > 0; None: never.
             priority: Of new reviews.
+            routes: Where new reviews go: each by the first that fits, or else to everybody.
         """
-        return reconcile(self.store, asked, seen, due, priority)
+        return reconcile(
+            self.store,
+            asked,
+            seen,
+            lambda question: route_of(question, routes, due=due, priority=priority),
+        )
 
     def withdraw(self, name: str) -> FiledReview:
         """Take back a review, decided or not, that its thread no longer asks."""

@@ -22,8 +22,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from bayeslora_tool.desk.chain import Writer
+from bayeslora_tool.desk.names import THE_DESK, check_name
+from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.desk.review import FiledReview
-from bayeslora_tool.desk.steps import THE_DESK
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import REVIEWERS, SESSIONS, TRIES
 
@@ -46,7 +47,7 @@ _FREE = 5  # wrong tokens in a row before there are pauses
 _LONGEST_PAUSE = 30  # seconds
 _FORGOTTEN = 600  # seconds without a try
 _SIGNED_IN = 12 * 3600  # seconds
-_LONGEST_NAME = 200
+_LONGEST_TOKEN = 200  # bytes of it that are looked at
 
 
 class SignInError(ValueError):
@@ -91,6 +92,28 @@ def may(person: Person, review: FiledReview | Mapping[Any, Any], what: Deed) -> 
         return what == "read"
     group = review.group if isinstance(review, FiledReview) else review["group"]
     return what != "erase" and (group is None or group in person.groups)
+
+
+def permitted(c: Connection, by: str | Person, review: Mapping[Any, Any], what: Deed) -> str:
+    """The name of who does something, in whose transaction it is.
+
+    Args:
+        c: In a transaction.
+        by: A person who is signed in, or a name that the caller answers for.
+        review: The row.
+        what: The deed.
+
+    Raises:
+        ReviewError: ``forbidden``: the person may not do that, or is no longer there.
+        ValueError: ``by`` will not do.
+    """
+    if not isinstance(by, Person):
+        check_name("by", by)
+        return by
+    row = _row(c, by.name)
+    if row is None or not may(_person(row), review, what):
+        raise ReviewError("forbidden", f"{by.name} may not {what} review {review['id']}")
+    return by.name
 
 
 class People:
@@ -190,7 +213,7 @@ class People:
         Raises:
             SignInError: It is not theirs, or there is nobody of that name, which takes as long.
         """
-        shown = token.encode("utf-8", "surrogatepass")[:_LONGEST_NAME]
+        shown = token.encode("utf-8", "surrogatepass")[:_LONGEST_TOKEN]
         nobodys = self._nobodys_token
         # Looked at first, so that whoever has to wait costs nothing.
         self.store.read(lambda c: self._attempt(c, name, shown))
@@ -268,20 +291,6 @@ def told_of(row: Mapping[Any, Any]) -> dict[str, Any]:
     """What the chain says of a reviewer's row."""
     key = sha256(f"{row['tag']} {row['token']}".encode()).hexdigest()
     return {"role": row["role"], "groups": row["groups"], "token": f"sha256:{key}"}
-
-
-def check_name(argument: str, name: object) -> None:
-    """Refuse what can be nobody's name on record.
-
-    Raises:
-        ValueError: It is no short printable text, or the desk's own.
-    """
-    fine = isinstance(name, str) and name.strip() == name != "" and name.isprintable()
-    if not fine or len(name) > _LONGEST_NAME or name == THE_DESK:  # type: ignore[arg-type]
-        raise ValueError(
-            f"`{argument}` (={name!r:.60}) must be a name: printable, of {_LONGEST_NAME} "
-            f"characters at most, no space around it, and not {THE_DESK!r}"
-        )
 
 
 def _row(c: Connection, name: str) -> RowMapping | None:

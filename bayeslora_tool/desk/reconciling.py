@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.chain import Writer
+from bayeslora_tool.desk.names import THE_DESK
 from bayeslora_tool.desk.review import Question
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.states import UNDECIDED
-from bayeslora_tool.desk.steps import THE_DESK, file, find, move
+from bayeslora_tool.desk.steps import file, find, move
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import REVIEWS
 
@@ -30,8 +32,7 @@ def reconcile(
     store: Store,
     asked: Sequence[Question],
     seen: Collection[str],
-    due: float | None,
-    priority: int,
+    routes: Callable[[Question], Route],
 ) -> Reconciled:
     """File and withdraw; see :meth:`Ledger.reconcile`."""
     ids = {question.id for question in asked}
@@ -42,7 +43,7 @@ def reconcile(
     def work(c: Connection) -> Reconciled:
         change, filed, withdrawn = Writer(c, store.now), 0, 0
         for question in asked:
-            filed += file(change, question, due, priority)
+            filed += file(change, question, routes(question))
         for name in gone:
             row = find(c, name)
             if row["state"] in UNDECIDED:

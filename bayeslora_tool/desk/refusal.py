@@ -6,7 +6,7 @@ from typing import Literal
 
 from bayeslora_tool.desk.review import FiledReview
 
-Problem = Literal["unknown", "claimed", "decided", "over", "late"]
+Problem = Literal["unknown", "claimed", "decided", "voted", "over", "late", "forbidden"]
 
 
 class ReviewError(ValueError):
@@ -14,8 +14,9 @@ class ReviewError(ValueError):
 
     Attributes:
         problem: ``unknown``: no such review. ``claimed``: somebody else is at it. ``decided``: an
-            answer counts already. ``over``: it expired, or its thread no longer asks. ``late``: it
-            can no longer be taken back.
+            answer counts already. ``voted``: they have answered, and another has to. ``over``: it
+            expired, or its thread no longer asks. ``late``: the answer can no longer be taken back.
+            ``forbidden``: they may not do that.
         review: As it is now, with who decided; None if there is none.
     """
 
@@ -29,6 +30,12 @@ def changed(review: FiledReview) -> ReviewError:
     """The error for a review whose request is not the one that was filed."""
     message = f"what review {review.id} asks was changed in the ledger; see `verify`"
     return ReviewError("over", message, review)
+
+
+def has_voted(review: FiledReview, by: str) -> ReviewError:
+    """The error for a second answer of the same person."""
+    message = f"review {review.id} has the answer of {by} already; somebody else has to give theirs"
+    return ReviewError("voted", message, review)
 
 
 def too_late(review: FiledReview) -> ReviewError:

@@ -144,6 +144,11 @@ class FiledReview(Question):
         return len(self.voters)
 
 
+def votes_of(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Answers to a review that several have to answer: ``by`` whom, ``answer`` and ``at``."""
+    return [] if row["votes"] is None else json.loads(row["votes"])
+
+
 def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
     """The review of a row of ``reviews``."""
 
@@ -182,7 +187,7 @@ def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
         state=row["state"],
         assignee=row["assignee"],
         lease=when("lease"),
-        voters=tuple(vote["by"] for vote in value("votes") or ()),
+        voters=tuple(vote["by"] for vote in votes_of(row)),
         answer=value("answer"),
         decided_by=row["decided_by"],
         decided_at=when("decided_at"),

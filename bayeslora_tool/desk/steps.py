@@ -12,13 +12,12 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from bayeslora_tool.desk.answer import rejection
 from bayeslora_tool.desk.chain import Writer
-from bayeslora_tool.desk.refusal import ReviewError, not_to_be_had
-from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row
+from bayeslora_tool.desk.names import THE_DESK
+from bayeslora_tool.desk.refusal import ReviewError, has_voted, not_to_be_had
+from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row, votes_of
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.states import TRANSITIONS, UNDECIDED, Step
 from bayeslora_tool.desk.tables import REVIEWS, TALLIES, WORK
-
-THE_DESK = "the desk"
-"""Who did what nobody did."""
 
 JOINED = (
     sa.select(REVIEWS, WORK.c.problem)
@@ -59,7 +58,20 @@ def in_time(change: Writer, row: RowMapping) -> RowMapping:
     """The row after what time has done to it."""
     if row["state"] not in UNDECIDED:
         return row
-    if row["due"] is not None and row["due"] <= change.now:
+    over = row["due"] is not None and row["due"] <= change.now
+    if over and row["next_group"] is not None:
+        move(
+            change,
+            row,
+            "passed on",
+            THE_DESK,
+            group=row["next_group"],
+            next_group=None,
+            due=change.now + row["term"],
+            assignee=None,
+            lease=None,
+        )
+    elif over:
         asked = read_row(row)
         answer = rejection(asked.request)
         given = None if answer is None else canonical(answer)
@@ -87,6 +99,8 @@ def to_be_had(change: Writer, name: str, by: str) -> RowMapping:
     held = row["state"] == "claimed" and row["assignee"] != by
     if row["state"] not in UNDECIDED or held:
         raise not_to_be_had(read_again(change.connection, row))
+    if by in (vote["by"] for vote in votes_of(row)):
+        raise has_voted(read_again(change.connection, row), by)
     return row
 
 
@@ -105,16 +119,24 @@ def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -
     return read_again(change.connection, row)
 
 
-def file(change: Writer, question: Question, due: float | None, priority: int) -> bool:
+def file(change: Writer, question: Question, route: Route) -> bool:
     """File a question, unless it is there."""
     c = change.connection
     row = c.execute(sa.select(REVIEWS).where(REVIEWS.c.id == question.id)).mappings().one_or_none()
-    until = None if due is None else change.now + round(1000 * due)
+    term = None if route.due is None else round(1000 * route.due)
+    placed: dict[str, Any] = {
+        "priority": route.priority,
+        "group": route.group,
+        "next_group": route.next_group,
+        "needed": route.needed,
+        "term": term,
+        "due": None if term is None else change.now + term,
+    }
     if row is not None:
         if row["state"] != "withdrawn":
             return False
-        move(change, row, "asked again", THE_DESK, answer=None, decided_by=None,
-              decided_at=None, undo_until=None, due=until)  # fmt: skip
+        gone = ("votes", "answer", "decided_by", "decided_at", "undo_until")
+        move(change, row, "asked again", THE_DESK, **dict.fromkeys(gone), **placed)
         return True
     values: dict[str, Any] = {c.name: None for c in REVIEWS.columns if c.computed is None}
     values |= {
@@ -128,11 +150,8 @@ def file(change: Writer, question: Question, due: float | None, priority: int) -
         "request": canonical(question.request),
         "policy": question.policy,
         "audit": False,
-        "priority": priority,
-        "needed": 1,
+        **placed,
         "created": change.now,
-        "term": None if until is None else until - change.now,
-        "due": until,
         "state": "open",
         "salt": token_hex(16),
     }

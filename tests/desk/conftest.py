@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +43,15 @@ def ledger(place: str, empty: Path) -> Iterator[Ledger]:
     made = Ledger(place)
     yield made
     made.close()
+
+
+@pytest.fixture
+def later(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Puts the database's clock forward by so many seconds."""
+    ahead, real = [0], ledger.store.now
+    monkeypatch.setattr(ledger.store, "now", lambda c: real(c) + ahead[0])
+
+    def leap(seconds: float) -> None:
+        ahead[0] += round(1000 * seconds)
+
+    return leap

@@ -15,6 +15,7 @@ from bayeslora_tool.graphs.thread import ThreadError
 
 from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.desk.review import canonical
+from bayeslora_tool.desk.routing import Route
 from tests.desk.children import Child, Diary
 from tests.desk.scenes import Effects, Scene, opened
 from tests.graphs.desk import APPROVE, EDIT_TO_NO, on
@@ -33,8 +34,9 @@ ROLES = ["file", "decide", "apply", "claim", "act"]
 class Rounds:
     """Children that file, claim, decide and apply, and are killed in it."""
 
-    def __init__(self, place: str, folder: Path, seed: int) -> None:
+    def __init__(self, place: str, folder: Path, seed: int, needed: int) -> None:
         self.place, self.folder = place, folder
+        self.routes = [Route(needed=needed)]
         self.random = random.Random(seed)
         self.diary = Diary(folder / "diary")
         self.threads = self.begun = 0
@@ -58,7 +60,7 @@ class Rounds:
         def work(ready: Callable[[], None]) -> None:
             rnd = random.Random(seed)
             acts: Any = {"moment": 0.1, "begins": ready} if role == "act" else {}
-            with opened(self.place, self.folder, lease=LEASE, **acts) as scene:
+            with opened(self.place, self.folder, lease=LEASE, routes=self.routes, **acts) as scene:
                 if role == "act":  # ready when an action has begun, or there is none
                     while not scene.desk.apply():
                         ready()
@@ -83,7 +85,11 @@ class Rounds:
                 scene.ledger.claim(name, by, lease=LEASE)
                 return
             decided = scene.ledger.decide(name, KINDS[kind], by)
-            self.diary.write("told", name, by, canonical(decided.answer))
+            if decided.state == "open":
+                self.diary.write("voted", name, by, kind)
+            else:
+                told = canonical(decided.answer)
+                self.diary.write("told", name, str(decided.decided_by), told)
         except ReviewError as error:
             if error.problem == "unknown":
                 raise
@@ -114,6 +120,9 @@ class Rounds:
         by_id = {review.id: review for review in reviews.values()}
         for name, by, answer in self.diary.lines("told"):
             assert (by_id[name].decided_by, canonical(by_id[name].answer)) == (by, answer)
+        for name, by, kind in self.diary.lines("voted"):
+            voted = {vote.by: vote.answer["type"] for vote in scene.ledger.votes(name)}
+            assert voted[by] == kind
         effects = Effects(self.folder / "effects.sqlite")
         expected = {}
         for thread, review in reviews.items():
@@ -128,32 +137,34 @@ class Rounds:
         assert 0 <= again <= self.kills["apply"] + self.kills["act"]  # each by a kill in `act`
 
 
-def killed(place: str, folder: Path, kills: int, longest: float) -> Counter[str]:
-    rounds = Rounds(place, folder, seed=kills)
+def killed(place: str, folder: Path, kills: int, longest: float, needed: int = 1) -> Counter[str]:
+    rounds = Rounds(place, folder, kills, needed)
     Effects(folder / "effects.sqlite")
     with opened(place, folder) as scene:  # makes the files
         for i in range(8):
             scene.ledger.decide(scene.ask(f"first {i}", f"odd first {i}"), APPROVE, "ann")
     while rounds.kills.total() < kills:
         rounds.round(longest)
-    with opened(place, folder, lease=LEASE) as scene:
+    with opened(place, folder, lease=LEASE, routes=rounds.routes) as scene:
         rounds.settle(scene)
         rounds.check(scene)
         begun = Effects(folder / "effects.sqlite").begun()
     rounds.kills["in act"] = len(begun) - len(set(begun))
-    print(dict(rounds.kills), rounds.threads)
+    print(dict(rounds.kills), rounds.threads, len(rounds.diary.lines("voted")))
+    assert bool(rounds.diary.lines("voted")) == (needed > 1)
     return rounds.kills
 
 
 def test_killed_at_ten_moments_nothing_is_lost_nor_applied_twice(tmp_path: Path) -> None:
-    killed(str(tmp_path / "desk.sqlite"), tmp_path, 10, 0.1)
+    killed(str(tmp_path / "desk.sqlite"), tmp_path, 10, 0.1, needed=2)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("needed", [1, 2])
 def test_killed_at_many_moments_nothing_is_lost_nor_applied_twice(
-    place: str, tmp_path: Path
+    place: str, tmp_path: Path, needed: int
 ) -> None:
     n = 200 if "://" not in place else 60  # what differs is the ledger's database alone
-    kills = killed(place, tmp_path, n, 0.12)
+    kills = killed(place, tmp_path, n, 0.12, needed)
     assert min(kills[role] for role in ROLES) >= n // 10
     assert kills["in act"] >= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
@@ -21,18 +21,6 @@ from tests.desk.filed import CHEAP, file, meddle
 def people(ledger: Ledger) -> People:
     ledger.people.hasher = CHEAP
     return ledger.people
-
-
-@pytest.fixture
-def later(people: People, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
-    """Puts the database's clock forward by so many seconds."""
-    ahead, real = [0], people.store.now
-    monkeypatch.setattr(people.store, "now", lambda c: real(c) + ahead[0])
-
-    def leap(seconds: float) -> None:
-        ahead[0] += round(1000 * seconds)
-
-    return leap
 
 
 def wrong(people: People, name: str, token: str = "x" * 44) -> str:

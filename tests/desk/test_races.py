@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bayeslora_tool.desk.refusal import ReviewError
+from bayeslora_tool.desk.routing import Route
 from tests.desk.children import Child, Diary
 from tests.desk.scenes import Effects, opened
 from tests.graphs.desk import APPROVE, EDIT_TO_NO
@@ -127,3 +128,57 @@ def test_what_is_taken_back_is_never_carried_out_and_what_is_not_is(
     place: str, tmp_path: Path
 ) -> None:
     retreat(place, tmp_path, 60)
+
+
+def elect(place: str, folder: Path, n: int) -> None:
+    """Four processes answer the same reviews, each of which needs two who agree, or three."""
+    diary = Diary(folder / "diary")
+    routes = [Route(needed=2)]
+    with opened(place, folder, routes=routes) as scene:
+        names = [scene.ask(i, f"odd {i}") for i in range(n)]
+
+    def work(me: str) -> Child:
+        def answer_all(ready: object) -> None:
+            with opened(place, folder, routes=routes) as scene:
+                for name in random.Random(me).sample(names, n):
+                    try:
+                        given = scene.ledger.decide(name, ANSWERS[me], me)
+                        diary.write("won" if given.state == "decided" else "voted", name, me)
+                    except ReviewError as error:
+                        diary.write("lost", name, me, error.problem)
+                scene.desk.apply()
+
+        return Child(answer_all)
+
+    children = [work(me) for me in ANSWERS]
+    assert [child.wait(150) for child in children] == [0] * 4
+    with opened(place, folder, routes=routes) as scene:
+        scene.desk.apply()
+        assert scene.ledger.verify() == []
+        reviews = {review.id: review for review in scene.ledger.reviews("applied")}
+        voters = {name: [vote.by for vote in scene.ledger.votes(name)] for name in names}
+    assert len(reviews) == n
+    sizes = Counter(map(len, voters.values()))
+    assert set(sizes) == {2, 3}
+    voted = [tuple(line) for line in diary.lines("voted")]
+    assert sorted(voted) == sorted((name, by) for name in names for by in voters[name][:-1])
+    won = dict(diary.lines("won"))
+    assert won == {name: by[-1] for name, by in voters.items()}
+    assert won == {name: review.decided_by for name, review in reviews.items()}
+    for by in voters.values():
+        assert len(set(by)) == len(by)
+        assert (LABELS[by[0]] == LABELS[by[1]]) == (len(by) == 2)
+    assert {problem for _, _, problem in diary.lines("lost")} == {"decided"}
+    assert len(diary.lines("lost")) == 4 * n - sum(map(len, voters.values()))
+    effects = Effects(folder / "effects.sqlite")
+    assert effects.done() == {
+        review.key: (LABELS[won[name]], won[name]) for name, review in reviews.items()
+    }
+    assert Counter(effects.begun()) == {review.key: 1 for review in reviews.values()}
+
+
+@pytest.mark.slow
+def test_of_four_processes_two_who_agree_or_a_third_decide_each_of_100_reviews(
+    place: str, tmp_path: Path
+) -> None:
+    elect(place, tmp_path, 100)
