@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the site shows, and what its pages link to.
 PAGES := README.md CHANGELOG.md CONTRIBUTING.md benchmarks configs docs examples langgraph.json
 
-.PHONY: chat-app demo test test-slow lint docs check check-all clean installed-tree
+.PHONY: chat-app demo htmx test test-slow lint docs check check-all clean installed-tree
 
 demo: .venv/demo
 	$(BIN)/bayeslora demo
@@ -39,6 +39,15 @@ chat-app: .venv/chat-app/index.html
 	cd .venv/chat-build/app/apps/web && npm install --no-audit --no-fund && \
 		npx vite build --outDir $(CURDIR)/.venv/chat-app --emptyOutDir
 	rm -rf .venv/chat-build
+
+# htmx as npm has it, beside the desk's page; a test knows its hash.
+HTMX := 2.0.11
+htmx:
+	rm -rf .venv/htmx
+	mkdir -p .venv/htmx
+	cd .venv/htmx && npm pack --silent htmx.org@$(HTMX) && tar xzf htmx.org-$(HTMX).tgz
+	cp .venv/htmx/package/dist/htmx.min.js bayeslora_tool/serving/desk/static/vendor/
+	rm -rf .venv/htmx
 
 # A broken link, or a name in a docstring that is nowhere, is an error.
 docs: .venv/docs installed-tree

@@ -58,6 +58,11 @@ def test_wheel_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
         "bayeslora_tool/configs/recipes/sentiment.yaml",
         "bayeslora_tool/adapters/sentiment/adapter_model.safetensors",
         "bayeslora_tool/adapters/intents/bayeslora.json",
+        "bayeslora_tool/serving/desk/static/desk.css",
+        "bayeslora_tool/serving/desk/static/desk.js",
+        "bayeslora_tool/serving/desk/static/icon.svg",
+        "bayeslora_tool/serving/desk/static/vendor/htmx.min.js",
+        "bayeslora_tool/serving/desk/templates/review.html",
     ):
         assert expected in names
     code = [*(ROOT / "bayeslora_tool").rglob("*.py*"), *(ROOT / "graphs").glob("*.py*")]

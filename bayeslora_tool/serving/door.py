@@ -44,7 +44,7 @@ class Door:
             return
         try:
             async with asyncio.timeout(READ_SECONDS):
-                body = await _read(receive)
+                body = await read_body(receive)
         except TimeoutError:
             refusal = _answer(408, f"the body did not come within {READ_SECONDS:g} s")
             await refusal(scope, receive, send)
@@ -115,8 +115,12 @@ def serve_http(app: ASGIApp, *, host: str, port: int) -> None:
     )
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The body, at most a byte too long; None if the client has left."""
+async def read_body(receive: Receive) -> bytes | None:
+    """A request's body, more than ``MAX_BYTES`` of it if it is too long; None if who sent it left.
+
+    Args:
+        receive: As ASGI has it.
+    """
     body = bytearray()
     while len(body) <= MAX_BYTES:
         message = await receive()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bayeslora_tool.cli.desk import answering, reading, record, working
+from bayeslora_tool.cli.desk import answering, reading, record, serving, working
 
 app = typer.Typer(
     help="What waits for people: list, read and answer reviews, and check the record of it.\n\n"
@@ -18,6 +18,7 @@ for command in (
     reading.show,
     answering.claim,
     answering.answer,
+    serving.serve,
     working.apply,
     working.sync,
     record.verify,
