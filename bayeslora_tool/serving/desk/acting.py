@@ -8,14 +8,13 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
-from bayeslora_tool.desk.people import Deed, SignInError, may
+from bayeslora_tool.desk.people import SignInError
 from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.serving.desk.answering import answer_of
 from bayeslora_tool.serving.desk.identity import (
     CSRF_FIELD,
     Changer,
     Sent,
-    Visitor,
     before_signing_in,
     check_sign_in,
     cookie_name,
@@ -79,7 +78,7 @@ def sign_out(setting: Own, who: Changer) -> Response:
 def claim(request: Request, who: Changer, name: str, sent: Sent) -> Response:
     """Take a review."""
     setting = setting_of(request)
-    setting.ledger.claim(allowed(setting, who, name, "claim"), who.person.name)
+    setting.ledger.claim(readable(setting, who, name).id, who.person)
     return _to_review(name, sent)
 
 
@@ -87,7 +86,7 @@ def claim(request: Request, who: Changer, name: str, sent: Sent) -> Response:
 def release(request: Request, who: Changer, name: str, sent: Sent) -> Response:
     """Give it back."""
     setting = setting_of(request)
-    setting.ledger.release(allowed(setting, who, name, "claim"), who.person.name)
+    setting.ledger.release(readable(setting, who, name).id, who.person)
     return _to_review(name, sent)
 
 
@@ -95,37 +94,23 @@ def release(request: Request, who: Changer, name: str, sent: Sent) -> Response:
 def decide(request: Request, who: Changer, name: str, sent: Sent) -> Response:
     """Decide it; for some seconds that may be taken back."""
     setting = setting_of(request)
-    name = allowed(setting, who, name, "decide")
+    review = readable(setting, who, name)
     back = str(sent.get("back") or "")
     try:
-        answer = answer_of(readable(setting, who, name), sent)
-        setting.ledger.decide(name, answer, who.person.name, undo=UNDO)
+        setting.ledger.decide(review.id, answer_of(review, sent), who.person, undo=UNDO)
     except ReviewError:
         raise
     except ValueError as error:
         return shown_review(request, who, name, back, 422, str(error), sent)
-    return RedirectResponse(f"/?{kept(back, decided=name)}", 303)
+    return RedirectResponse(f"/?{kept(back, decided=review.id)}", 303)
 
 
 @router.post("/reviews/{name}/undo")
 def undo(request: Request, who: Changer, name: str, sent: Sent) -> Response:
     """Take the answer back."""
     setting = setting_of(request)
-    setting.ledger.undo(allowed(setting, who, name, "decide"), who.person.name)
+    setting.ledger.undo(readable(setting, who, name).id, who.person)
     return _to_review(name, sent)
-
-
-def allowed(setting: Setting, who: Visitor, name: str, what: Deed) -> str:
-    """The id of a review with which somebody may do that.
-
-    Raises:
-        ReviewError: There is none.
-        HTTPException: They may not.
-    """
-    found = readable(setting, who, name)
-    if not may(who.person, found, what):
-        raise HTTPException(403, f"as {who.person.role} you may not {what} review {found.id}")
-    return found.id
 
 
 def _sign_in_page(

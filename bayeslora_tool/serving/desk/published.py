@@ -101,7 +101,7 @@ class Problem(BaseModel):
 
     message: str
     problem: str | None = Field(
-        None, description="Of a review: unknown, claimed, decided, over, and others."
+        None, description="Of a review: unknown, claimed, decided, voted, over, late, forbidden."
     )
     state: State | None = None
     decided_by: str | None = None

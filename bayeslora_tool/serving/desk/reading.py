@@ -176,6 +176,10 @@ def shown_review(
         "descriptions": showing.descriptions(found),
         "verdict": showing.verdict(found),
         "message": showing.message(found),
+        "votes": [
+            (vote.by, showing.in_short(found, vote.answer))
+            for vote in setting.ledger.votes(found.id)
+        ],
         "events": setting.ledger.events(found.id),
         "around": [
             (one, showing.verdict(one))

@@ -16,7 +16,7 @@ from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.serving.desk.identity import SignInNeededError
 from bayeslora_tool.serving.desk.rendering import page
 
-_STATUS = {"unknown": 404, "claimed": 409, "decided": 409, "over": 409}
+_STATUS = {"unknown": 404, "forbidden": 403}  # others 409
 _TITLES = {
     401: "Who are you?",
     403: "Not for you",

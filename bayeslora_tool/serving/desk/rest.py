@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bayeslora_tool.desk.people import SignInError
 from bayeslora_tool.desk.refusal import ReviewError
-from bayeslora_tool.serving.desk.acting import allowed, by_token
+from bayeslora_tool.serving.desk.acting import by_token
 from bayeslora_tool.serving.desk.identity import Client
 from bayeslora_tool.serving.desk.published import (
     Counts,
@@ -142,16 +142,16 @@ def claim_review(
     """Take it, so that nobody else decides it meanwhile."""
     setting = setting_of(request)
     lease = (wanted or Claim(lease=600.0)).lease
-    name = allowed(setting, who, name, "claim")
-    return published(setting.ledger.claim(name, who.person.name, lease=lease))
+    name = readable(setting, who, name).id
+    return published(setting.ledger.claim(name, who.person, lease=lease))
 
 
 @router.post("/reviews/{name}/release", responses=_CHANGES)
 def release_review(request: Request, who: Client, name: str) -> Review:
     """Give it back."""
     setting = setting_of(request)
-    name = allowed(setting, who, name, "claim")
-    return published(setting.ledger.release(name, who.person.name))
+    name = readable(setting, who, name).id
+    return published(setting.ledger.release(name, who.person))
 
 
 @router.post("/reviews/{name}/decision", response_model=Review, responses=_CHANGES)
@@ -160,9 +160,9 @@ def decide_review(
 ) -> Response | Review:
     """Decide it, once and for all; where two have to agree, this is one of the answers."""
     setting = setting_of(request)
-    name = allowed(setting, who, name, "decide")
+    name = readable(setting, who, name).id
     try:
-        found = setting.ledger.decide(name, decision.answer, who.person.name, undo=decision.undo)
+        found = setting.ledger.decide(name, decision.answer, who.person, undo=decision.undo)
     except ReviewError:
         raise
     except ValueError as error:
@@ -174,5 +174,5 @@ def decide_review(
 def undo_review(request: Request, who: Client, name: str) -> Review:
     """Take your answer back, while that is possible."""
     setting = setting_of(request)
-    name = allowed(setting, who, name, "decide")
-    return published(setting.ledger.undo(name, who.person.name))
+    name = readable(setting, who, name).id
+    return published(setting.ledger.undo(name, who.person))

@@ -67,8 +67,12 @@ def needs(review: FiledReview, policy: Policy | None) -> list[Need]:
     found = []
     for what, name, tau, least in asked:
         value = _number(prediction.get(name))
-        if tau is None or (value is None and prediction.get(name) is None and name == "foreign"):
-            continue  # the policy lets pass what an adapter cannot tell of
+        if (
+            tau is None
+            or (least and tau == 0)
+            or (name == "foreign" and prediction.get(name) is None)
+        ):
+            continue  # no such gate; and what an adapter cannot tell of passes
         met = value is not None and (value >= tau if least else value <= tau)
         word = "at least" if least else "at most"
         measured = "not known" if value is None else _short(value)
@@ -129,10 +133,13 @@ def about_label(action: Asked) -> bool:
 
 def verdict(review: FiledReview) -> str:
     """What was decided, in a few words; empty where nothing was."""
-    if review.answer is None:
-        return ""
+    return "" if review.answer is None else in_short(review, review.answer)
+
+
+def in_short(review: FiledReview, answer: object) -> str:
+    """What an answer to a review says, in a few words."""
     try:
-        word = said(review.request, review.answer)
+        word = said(review.request, answer)
     except (ValueError, KeyError, TypeError):
         return "answered"
     return f"{word.decision}: {word.label}" if word.label else word.decision

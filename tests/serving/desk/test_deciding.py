@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.review.answer_types import answer_type
 from bayeslora_tool.review.requests import ask_about, hitl_request, tool_approval
 from tests.desk.filed import APPROVE, file, question, steps
@@ -156,6 +157,30 @@ def test_an_answer_can_be_taken_back_for_ten_seconds(door: Door) -> None:
     assert (now.state, now.assignee, now.answer) == ("claimed", "ann", None)
     page = Page(ann.get(f"/reviews/{review.id}").text)
     assert not page.all("form", action=f"/reviews/{review.id}/undo")
+
+
+def test_of_two_who_must_agree_neither_sees_the_others_answer(door: Door) -> None:
+    review = file(door.ledger, routes=[Route(needed=2)])
+    ann, lea = door.browser("ann"), door.browser("lea")
+    sent = {"decision": "reject", "message": "a telling word"}
+    assert ann.post(f"/reviews/{review.id}/decision", sent).status_code == 303
+    for browser in (ann, lea):
+        text = Page(browser.get(f"/reviews/{review.id}").text).text
+        assert "1 of 2 answered" in text
+        assert "telling" not in text
+        assert "reject: " not in text
+    assert "You have answered" in ann.get(f"/reviews/{review.id}").text
+    assert 'value="approve"' not in ann.get(f"/reviews/{review.id}").text
+    assert "telling" not in door.client("lea").get(f"/api/v1/reviews/{review.id}").text
+    again = ann.post(f"/reviews/{review.id}/decision", {"decision": "approve"})
+    assert (again.status_code, "has the answer of ann already" in again.text) == (409, True)
+    lea.post(f"/reviews/{review.id}/decision", {"decision": "reject"})
+    assert door.ledger.review(review.id).state == "decided"
+    page = Page(lea.get(f"/reviews/{review.id}").text)
+    assert "Answers of each ann reject lea reject" in page.text
+    for browser, undoes in ((ann, 0), (lea, 1)):
+        page = Page(browser.get(f"/reviews/{review.id}").text)
+        assert len(page.all("form", action=f"/reviews/{review.id}/undo")) == undoes
 
 
 def test_what_was_changed_in_the_ledger_cannot_be_answered(door: Door) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.serving.desk.binding import Binding, Proxy
 from tests.desk.filed import APPROVE, file
-from tests.serving.desk.door import PEOPLE, Browser, Door, assign, csrf
+from tests.serving.desk.door import PEOPLE, Browser, Door, csrf
 
 PROXY = Binding(names=["desk.example.com"], proxy=Proxy("X-Forwarded-User", "10.0.0.9"))
 
@@ -153,8 +154,7 @@ def test_after_signing_in_one_is_on_a_page_of_the_desk(door: Door, there: str, l
 @pytest.mark.parametrize("name", PEOPLE)
 def test_each_may_do_what_their_role_and_groups_allow(door: Door, name: str) -> None:
     role, groups = PEOPLE[name]
-    review = file(door.ledger, "about a card")
-    assign(door.ledger, review.id, group="cards")
+    review = file(door.ledger, "about a card", routes=[Route(group="cards")])
     browser, program = door.browser(name), door.client(name)
     reads = role != "reviewer" or "cards" in groups
     decides = reads and role != "auditor"

@@ -11,10 +11,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.review.answer_types import answer_type
 from bayeslora_tool.review.requests import ask_about, hitl_request
 from tests.desk.filed import file, question
-from tests.serving.desk.door import Door, Page, assign
+from tests.serving.desk.door import Door, Page
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -60,11 +61,9 @@ def filed(door: Door, text: str) -> list[FiledReview]:
     about = {**named, "thread": "t", "interrupt": "call", **hostile(text)}
     calls = replace(question(), **about)
     settled = question(text + "!", **named, interrupt="settled")
-    door.ledger.reconcile([about_label, calls, settled])
-    shown = text if text.isprintable() else "y"
+    group = text[:100] if text.isprintable() and text.strip() == text else "g"
+    door.ledger.reconcile([about_label, calls, settled], routes=[Route(group=group)])
     door.ledger.decide(settled.id, {"type": "reject", "message": text}, "lea")
-    for review in (about_label, calls):
-        assign(door.ledger, review.id, group=shown[:100])
     file(door.ledger, "quiet")
     return [door.ledger.review(one.id) for one in (about_label, calls, settled)]
 
