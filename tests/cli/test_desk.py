@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bayeslora_tool.graphs.runs import start
 
+from bayeslora_tool.desk import Ledger, Route
 from tests.conftest import ROOT, failed
 from tests.graphs.desk import on
 
@@ -173,9 +174,61 @@ def test_a_ledger_that_is_not_there_is_not_made_by_looking(run: Any, app: Any) -
     assert failed(run("desk", "show", "zz"), "no review begins with 'zz'")
 
 
+def test_reviews_are_listed_by_group_order_and_text(run: Any, app: Any) -> None:
+    app.desk.watch(app.plain, name="routed", routes=[Route(group="cards", needed=2)])
+    ask(app, "odd one", "odd two")
+    app.desk.sync()  # the same threads, for the cards people
+    listed = run("desk", "list", "-g", "loans").stdout
+    assert "cards" not in listed
+    assert listed.count("odd one") == 1
+    both = run("desk", "list", "-g", "cards", "--search", "ODD ONE").stdout
+    assert both.count("odd one") == 2
+    assert "odd two" not in both
+    newest = run("desk", "list", "--order", "recent", "-n", "1", "-g", "loans")
+    assert "odd two" in newest.stdout
+    assert "more than 1" in newest.stderr
+    assert failed(run("desk", "list", "--order", "size"), "`order` (='size')")
+    (name,) = (r.id for r in app.ledger.reviews(graph="routed") if r.text == "odd one")
+    said = run("desk", "answer", name, "reject", "-m", "hidden", "--by", "ann").stdout
+    assert "somebody else has to" in said
+    for shown in (run("desk", "list").stdout, run("desk", "show", name).stdout):
+        assert "answered by 1" in shown
+        assert "hidden" not in shown
+    assert failed(run("desk", "answer", name, "approve", "--by", "ann"), "answer of ann already")
+    assert "is decided" in run("desk", "answer", name, "reject", "--by", "bob").stdout
+    shown = run("desk", "show", name).stdout
+    assert "answer of ann" in shown
+    assert "for: cards" in shown
+
+
+def test_reviewers_are_let_in_by_a_token_that_is_shown_once(run: Any, tmp_path: Path) -> None:
+    place = ["-l", str(tmp_path / "new.sqlite")]
+    added = run("desk", "add-reviewer", "ann", "--groups", "cards, loans", *place)
+    assert added.exit_code == 0
+    token = added.stdout.strip()
+    assert re.fullmatch(r"[\w-]{44}", token)
+    assert run("desk", "add-reviewer", "lea\\x [b]", "--role", "lead", *place).exit_code == 0
+    with Ledger(place[1]) as ledger:
+        session = ledger.people.session(ledger.people.sign_in("ann", token))
+        assert session is not None
+        assert session.person.groups == {"cards", "loans"}
+    listed = run("desk", "reviewers", *place).stdout
+    assert re.search(r"ann +reviewer +cards, loans", listed)
+    assert re.search(r"lea\\x \[b\] +lead +-", listed)
+    assert token not in listed
+    assert failed(run("desk", "add-reviewer", "ann", *place), "`name` (='ann') is taken")
+    assert failed(run("desk", "add-reviewer", "bob", "--role", "boss", *place), "must be one of")
+    assert "ann is out" in run("desk", "remove-reviewer", "ann", *place).stdout
+    assert failed(run("desk", "remove-reviewer", "ann", *place), "is no reviewer")
+    assert "ann" not in run("desk", "reviewers", *place).stdout
+    verified = run("desk", "verify", *place).stdout
+    assert "3 events, all as they were written" in verified
+
+
 def test_help_teaches_the_way_of_a_review(run: Any) -> None:
     shown = run("desk", "--help").stdout
-    for command in ("list", "show", "claim", "answer", "apply", "sync", "verify", "export"):
+    for command in ("list", "show", "claim", "answer", "apply", "sync", "verify", "export",
+                    "add-reviewer", "reviewers", "remove-reviewer"):  # fmt: skip
         assert command in shown
         about = run("desk", command, "--help").stdout
         assert "REVIEW" in about or "MODULE:NAME" in about or "--ledger" in about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bayeslora_tool.cli.desk import answering, reading, record, serving, working
+from bayeslora_tool.cli.desk import answering, people, reading, record, serving, working
 
 app = typer.Typer(
     help="What waits for people: list, read and answer reviews, and check the record of it.\n\n"
@@ -23,5 +23,8 @@ for command in (
     working.sync,
     record.verify,
     record.export,
+    people.add_reviewer,
+    people.reviewers,
+    people.remove_reviewer,
 ):
     app.command()(command)

@@ -57,6 +57,8 @@ def answer(
 ) -> None:
     """Decide a review, once and for all; of two who answer, the second is told who was first.
 
+    Where two people have to agree, the first answer waits for the second.
+
     It takes effect when a worker carries it out: `bayeslora desk apply`, or `Desk.work`. A request
     about several calls takes the same decision for each; for others, give `--json`.
 
@@ -70,8 +72,11 @@ def answer(
             given = from_json("DECISION", decision)
         else:
             given = _answer(review, decision, label, args, message)
-        found.decide(review.id, given, by)
-    out.print(f"{review.id} is decided", highlight=False)
+        review = found.decide(review.id, given, by)
+    if review.state == "open":
+        out.print(f"{review.id} has your answer; somebody else has to give theirs", highlight=False)
+    else:
+        out.print(f"{review.id} is decided", highlight=False)
 
 
 def _answer(

@@ -34,12 +34,12 @@ LEDGER: Final = "desk.sqlite"
 
 
 @contextmanager
-def opened(place: str) -> Iterator[Ledger]:
-    """A ledger that is there, for as long as the command takes."""
+def opened(place: str, *, create: bool = False) -> Iterator[Ledger]:
+    """A ledger for as long as a command takes; it must be there, unless it may be made."""
     with friendly():
         from bayeslora_tool.desk import Ledger
 
-        with Ledger(place, create=False) as ledger:
+        with Ledger(place, create=create) as ledger:
             yield ledger
 
 

@@ -14,7 +14,7 @@ from bayeslora_tool.cli.terminal import err, out
 from bayeslora_tool.quoting import json_line, one_line, visible
 
 if TYPE_CHECKING:
-    from bayeslora_tool.desk import FiledReview
+    from bayeslora_tool.desk import FiledReview, Filter, Ledger
 
 _COLOURS = {
     "open": "yellow", "claimed": "cyan", "decided": "blue",
@@ -34,24 +34,43 @@ def list_reviews(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="In every state.")] = False,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", "-g", help="For that group or for everybody; may come again."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="With that in what was scored, asked or answered.")
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            help="urgency: by priority, then by when they are due, then by age; doubt: the least "
+            "confidence first; age: the oldest first; recent: the newest first."
+        ),
+    ] = "urgency",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
 ) -> None:
-    """List reviews, the most urgent first: by priority, then by when they are due, then by age.
+    """List reviews, the most urgent first.
 
-    Example: bayeslora desk list --all -n 200
+    Examples: bayeslora desk list --group cards --order doubt;
+    bayeslora desk list --all --search "stolen card" -n 200
     """
     with opened(ledger) as found:
+        from bayeslora_tool.desk import Filter
+
         states: Any = [] if everything else state or ["open", "claimed"]
-        reviews = found.reviews(*states, limit=limit + 1)
-        table = Table("review", "state", "age", "due", "tool", "label", "text", box=None)
+        wanted = Filter(states=states, groups=frozenset(group) if group else None, text=search)
+        reviews, more = _first(found, wanted, order, limit)
+        table = Table("review", "state", "for", "age", "due", "tool", "label", "text", box=None)
         table.columns[-1].overflow, table.columns[-1].no_wrap = "ellipsis", True
-        for review in reviews[:limit]:
+        for review in reviews:
             label = review.label
             if label is not None and review.confidence is not None:
                 label = f"{label} ({review.confidence:.2f})"
             table.add_row(
                 review.id[:8],
                 Text(_state(review), _COLOURS[review.state]),
+                Text(one_line(review.group or "-", 20)),
                 _span(datetime.now(UTC) - review.created),
                 _span(review.due - datetime.now(UTC)) if review.due else "-",
                 Text(one_line(review.tool, 40)),
@@ -59,11 +78,11 @@ def list_reviews(
                 Text(one_line(review.text or review.reason or "", 200)),
             )
         out.print(table)
-        for review in reviews[:limit]:
+        for review in reviews:
             if review.problem is not None:
                 err.print(f"{review.id[:8]} could not be carried out:", end=" ", style="red")
                 err.print(one_line(review.problem), markup=False, highlight=False)
-        if len(reviews) > limit:
+        if more:
             err.print(f"more than {limit}; --limit shows others")
         if not reviews:
             err.print("no review is " + (" or ".join(states) or "there"))
@@ -82,6 +101,9 @@ def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
         _line("review", review.id)
         _line("graph, thread", f"{review.graph}, {review.thread}")
         _line("state", _state(review))
+        if review.group is not None:
+            then = f", then {review.next_group}" if review.next_group else ""
+            _line("for", f"{review.group}{then}")
         for action in actions(review.request):
             args = "" if action.name == REVIEW_ACTION else f" {json_line(dict(action.args))}"
             _line("asks about", f"{action.name}{args}")
@@ -92,11 +114,27 @@ def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
             _line("policy", review.policy)
         if review.answer is not None:
             _line("answer", json_line(review.answer))
+        for vote in found.votes(review.id):
+            _line(f"answer of {one_line(vote.by, 40)}", json_line(vote.answer))
         if review.problem is not None:
             _line("could not be carried out", review.problem)
         for event in found.events(review.id):
             at = datetime.fromtimestamp(event["at"] / 1000, UTC)
             _line(f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{event['step']} by {event['by']}")
+
+
+def _first(
+    ledger: Ledger, wanted: Filter, order: Any, limit: int
+) -> tuple[list[FiledReview], bool]:
+    """So many reviews, and whether there are more."""
+    found: list[FiledReview] = []
+    after = None
+    while True:
+        page = ledger.inbox(wanted, order=order, after=after, limit=min(limit - len(found), 1000))
+        found += page.reviews
+        after = page.next
+        if after is None or len(found) == limit:
+            return found, after is not None
 
 
 def _described(review: FiledReview) -> list[str]:
@@ -106,6 +144,8 @@ def _described(review: FiledReview) -> list[str]:
 
 def _state(review: FiledReview) -> str:
     who = review.assignee or review.decided_by
+    if who is None and review.votes:
+        who = f"answered by {review.votes}"
     return f"{review.state} ({one_line(who, 20)})" if who else review.state
 
 
