@@ -240,7 +240,7 @@ def test_the_code_of_the_page_runs(
 ) -> None:
     """As a newcomer would type it, with the commands between."""
     page = (ROOT / "docs/review-desk.md").read_text(encoding="utf-8")
-    app, ask = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    app, ask, *others = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("my_app.py").write_text(app)
@@ -258,6 +258,8 @@ def test_the_code_of_the_page_runs(
                 assert "1 applied" in done.stdout
         (label,) = map(json.loads, Path("labels.jsonl").read_text().splitlines())
         assert label["who"] == "ann"
+        (routes,) = (block for block in others if "Route(" in block)
+        exec(compile(routes, "review-desk.md", "exec"), vars(sys.modules["my_app"]))
     finally:
         module = sys.modules.pop("my_app", None)
         if module is not None:
