@@ -31,6 +31,7 @@ ORDERS: Final[tuple[Order, ...]] = get_args(Order)
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {**KEYS, "recent": KEYS["age"]}
 _WIDEST = 2**62
+_MOST_STRETCHES = 20  # of one kind
 _MOST = 1000  # reviews on a page
 _AT_ONCE = 50  # reviews in memory where a text is looked for
 _LOOKED_AT = 1000  # reviews in which a text is looked for, for one page
@@ -74,7 +75,7 @@ class Filter:
     @property
     def audiences(self) -> list[str] | None:
         """Whom they are for, as ``audience`` says it; None: anybody."""
-        return None if self.groups is None else ["", *sorted(self.groups)]
+        return None if self.groups is None else sorted({"", *self.groups})
 
     @property
     def where(self) -> dict[str, Any]:
@@ -156,19 +157,21 @@ def count(c: Connection, wanted: Filter) -> dict[State, int]:
 
 def _keys(wanted: Filter, order: Order, after: tuple[Any, ...] | None, limit: int) -> list[Any]:
     """What to execute for the keys of reviews in their order; a key ends with a review's id."""
+    where = wanted.where
+    audiences: Sequence[str | None] = wanted.audiences or [None]
+    if len(audiences) > _MOST_STRETCHES:  # who has that many sees most of what there is
+        where["audience"], audiences = audiences, [None]
     stretches = [
         {"state": state, "audit": audit} | ({} if audience is None else {"audience": audience})
         for state, audit, audience in product(
-            wanted.states or STATES,
+            dict.fromkeys(wanted.states or STATES),
             (False, True) if wanted.audit is None else (wanted.audit,),
-            wanted.audiences or (None,),
+            audiences,
         )
     ]
     values = {f"{name}_{i}": v for i, one in enumerate(stretches) for name, v in one.items()}
-    values |= {f"after_{i}": value for i, value in enumerate(after or ())} | wanted.where
-    query = _query(
-        order, len(stretches), tuple(stretches[0]), tuple(wanted.where), after is not None
-    )
+    values |= {f"after_{i}": value for i, value in enumerate(after or ())} | where
+    query = _query(order, len(stretches), tuple(stretches[0]), tuple(where), after is not None)
     return [query, values | {"most": limit}]
 
 
@@ -189,13 +192,20 @@ def _query(
     for i in range(n):
         query = sa.select(*columns)
         query = query.where(*(REVIEWS.c[name] == sa.bindparam(f"{name}_{i}") for name in stretch))
-        query = query.where(*(REVIEWS.c[name] == sa.bindparam(name) for name in where))
+        query = query.where(*map(_fulfilled, where))
         if goes_on:
             last = [sa.bindparam(f"after_{k}", type_=c.type) for k, c in enumerate(columns)]
             here, there = sa.tuple_(*columns), sa.tuple_(*last)
             query = query.where(here < there if down else here > there)
         beginnings.append(sa.select(beginning(query).subquery()))
     return beginning(sa.select(sa.union_all(*beginnings).subquery()))
+
+
+def _fulfilled(name: str) -> Any:
+    column = REVIEWS.c[name]
+    if name == "audience":
+        return column.in_(sa.bindparam(name, expanding=True))
+    return column == sa.bindparam(name)
 
 
 def _rows(names: Any) -> Any:

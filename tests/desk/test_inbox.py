@@ -100,6 +100,8 @@ FILTERS = [
     Filter(states=("claimed",), assignee="a"),
     Filter(states=("decided",), decided_by="b", graph="g"),
     Filter(label="yes", tool="act_on_label"),
+    Filter(states=("open", "open"), groups=frozenset(["cards", ""])),
+    Filter(groups=frozenset(["cards", *(f"none {i}" for i in range(90))]), graph="g"),
     Filter(label="no such"),
 ]
 

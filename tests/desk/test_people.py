@@ -103,6 +103,27 @@ def test_who_was_removed_is_out_at_once_and_stays_out(ledger: Ledger, people: Pe
     assert ledger.verify() == []
 
 
+def test_what_was_through_when_the_line_was_lost_is_not_refused(
+    ledger: Ledger, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = people.store._once
+
+    def twice(engine: Any, work: Any) -> Any:
+        real(engine, work)
+        return real(engine, work)
+
+    monkeypatch.setattr(people.store, "_once", twice)
+    token = people.add("ann")
+    secret = people.sign_in("ann", token)
+    assert people.session(secret) is not None
+    people.remove("ann")
+    with pytest.raises(ValueError, match="no reviewer"):
+        people.remove("ann")
+    assert [event[0] for event in ledger.store.read(
+        lambda c: c.exec_driver_sql("SELECT step FROM events ORDER BY seq").all())
+    ] == ["joined", "left"]  # fmt: skip
+
+
 def test_who_is_removed_while_signing_in_is_not_in(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
