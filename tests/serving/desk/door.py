@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, NamedTuple
 
+from anyio.from_thread import BlockingPortal
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
@@ -23,27 +24,30 @@ PEOPLE: Any = {
 }
 
 
+class Staff(NamedTuple):
+    """The people of a ledger."""
+
+    tokens: dict[str, str]
+    portal: BlockingPortal
+    """Into the event loop that serves them."""
+
+
 class Door:
     """A desk, and its people with their tokens."""
 
-    def __init__(self, ledger: Ledger, **options: Any) -> None:
+    def __init__(self, ledger: Ledger, staff: Staff, **options: Any) -> None:
         self.ledger = ledger
-        self.tokens = {name: ledger.people.add(name, *who) for name, who in PEOPLE.items()}
+        self.tokens, self.portal = staff
         self.app = desk_app(ledger, **options)
-
-    @classmethod
-    def again(cls, ledger: Ledger, **options: Any) -> Door:
-        """Another desk of the same ledger and people, who get new tokens."""
-        for name in PEOPLE:
-            ledger.people.remove(name)
-        return cls(ledger, **options)
 
     def stranger(self, address: str = "127.0.0.1", **options: Any) -> TestClient:
         """Somebody's browser, before they sign in."""
         base = options.pop("base_url", "http://localhost")
-        return TestClient(
+        found = TestClient(
             self.app, base, client=(address, 50_000), follow_redirects=False, **options
         )
+        found.portal = self.portal  # one event loop for all: quicker than one a request
+        return found
 
     def browser(self, name: str) -> Browser:
         """The browser of somebody who has signed in by the page."""

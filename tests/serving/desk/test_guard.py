@@ -11,7 +11,7 @@ from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.serving.desk import guard as module
 from bayeslora_tool.serving.desk.binding import Binding, Proxy
 from tests.desk.filed import file
-from tests.serving.desk.door import Door
+from tests.serving.desk.door import Door, Staff
 
 LONG = 1 << 20
 
@@ -20,8 +20,8 @@ LONG = 1 << 20
     "host",
     ["localhost", "localhost:8300", "127.0.0.1:1", "[::1]:8300", "LocalHost", "desk.example"],
 )
-def test_a_request_for_one_of_its_names_comes_in(ledger: Ledger, host: str) -> None:
-    door = Door(ledger, binding=Binding(names=["desk.example"]))
+def test_a_request_for_one_of_its_names_comes_in(ledger: Ledger, staff: Staff, host: str) -> None:
+    door = Door(ledger, staff, binding=Binding(names=["desk.example"]))
     assert door.stranger().get("/sign-in", headers={"Host": host}).status_code == 200
 
 
@@ -94,9 +94,9 @@ def test_a_form_of_its_own_comes_in(door: Door, headers: dict[str, str]) -> None
     assert answer.status_code == 303
 
 
-def test_a_proxy_may_come_by_another_host_than_its_pages(ledger: Ledger) -> None:
+def test_a_proxy_may_come_by_another_host_than_its_pages(ledger: Ledger, staff: Staff) -> None:
     proxy = Proxy("X-User", "10.0.0.9")
-    door = Door(ledger, binding=Binding(names=["desk.example"], proxy=proxy))
+    door = Door(ledger, staff, binding=Binding(names=["desk.example"], proxy=proxy))
     ann = door.stranger("10.0.0.9", headers={"X-User": "ann"})
     token = ann.get("/api/v1/me").json()["csrf"]
     for origin, status in (("https://desk.example", 404), ("https://evil.example", 403)):

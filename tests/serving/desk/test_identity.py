@@ -11,7 +11,7 @@ from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.serving.desk.binding import Binding, Proxy
 from tests.desk.filed import APPROVE, file
-from tests.serving.desk.door import PEOPLE, Browser, Door, csrf
+from tests.serving.desk.door import PEOPLE, Browser, Door, Staff, csrf
 
 PROXY = Binding(names=["desk.example.com"], proxy=Proxy("X-Forwarded-User", "10.0.0.9"))
 
@@ -53,12 +53,12 @@ def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(door: 
 
 
 def test_under_tls_the_cookie_is_for_this_host_and_for_tls_alone(
-    ledger: Ledger, tmp_path: Any
+    ledger: Ledger, staff: Staff, tmp_path: Any
 ) -> None:
     for name in ("cert.pem", "key.pem"):
         (tmp_path / name).touch()
     binding = Binding(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem")
-    door = Door(ledger, binding=binding)
+    door = Door(ledger, staff, binding=binding)
     browser = Browser(door.stranger(base_url="https://localhost"))
     cookie = browser.sign_in("ann", door.tokens["ann"]).headers["set-cookie"]
     assert cookie.startswith("__Host-")
@@ -187,8 +187,8 @@ def test_each_may_do_what_their_role_and_groups_allow(door: Door, name: str) -> 
 # A reverse proxy
 
 
-def test_the_proxy_names_who_comes(ledger: Ledger) -> None:
-    door = Door(ledger, binding=PROXY)
+def test_the_proxy_names_who_comes(ledger: Ledger, staff: Staff) -> None:
+    door = Door(ledger, staff, binding=PROXY)
     review = file(ledger)
     ann = Browser(
         door.stranger(
@@ -205,8 +205,10 @@ def test_the_proxy_names_who_comes(ledger: Ledger) -> None:
     assert ann.client.post("/api/v1/session", json={"name": "a", "token": "b"}).status_code == 404
 
 
-def test_whom_the_proxy_does_not_name_by_one_known_name_is_refused(ledger: Ledger) -> None:
-    door = Door(ledger, binding=PROXY)
+def test_whom_the_proxy_does_not_name_by_one_known_name_is_refused(
+    ledger: Ledger, staff: Staff
+) -> None:
+    door = Door(ledger, staff, binding=PROXY)
     come: list[tuple[Any, int]] = [
         ([], 401),
         ([("x-forwarded-user", "")], 401),
@@ -224,8 +226,10 @@ def test_whom_the_proxy_does_not_name_by_one_known_name_is_refused(ledger: Ledge
 
 
 @pytest.mark.parametrize("address", ["10.0.0.8", "127.0.0.1", "::1"])
-def test_the_proxys_header_from_elsewhere_is_refused(ledger: Ledger, address: str) -> None:
-    door = Door(ledger, binding=PROXY)
+def test_the_proxys_header_from_elsewhere_is_refused(
+    ledger: Ledger, staff: Staff, address: str
+) -> None:
+    door = Door(ledger, staff, binding=PROXY)
     named = {"X-Forwarded-User": "lea", "X-Forwarded-For": "10.0.0.9"}
     for path in ("/", "/sign-in", "/api/v1/me", "/static/desk.css"):
         answer = door.stranger(address).get(path, headers=named)
@@ -239,8 +243,10 @@ def test_without_a_proxy_its_header_says_nothing(door: Door) -> None:
     assert "/people/lea" not in door.browser("ann").get("/", headers=named).text
 
 
-def test_behind_a_proxy_programs_show_the_token_that_they_were_given(ledger: Ledger) -> None:
-    door = Door(ledger, binding=PROXY)
+def test_behind_a_proxy_programs_show_the_token_that_they_were_given(
+    ledger: Ledger, staff: Staff
+) -> None:
+    door = Door(ledger, staff, binding=PROXY)
     review = file(ledger)
     ann = door.stranger("10.0.0.9", headers={"X-Forwarded-User": "ann"})
     path = f"/api/v1/reviews/{review.id}/claim"

@@ -17,7 +17,7 @@ from bayeslora_tool.review.answer_types import answer_type
 from bayeslora_tool.review.requests import review_request
 from bayeslora_tool.serving.desk.showing import bars, needs
 from tests.desk.filed import APPROVE, POLICY, REJECT, file, question
-from tests.serving.desk.door import Door, Page
+from tests.serving.desk.door import Door, Page, Staff
 
 LABELS = [f"label {n}" for n in range(12)]
 
@@ -79,13 +79,15 @@ def test_what_the_policy_would_need_is_what_decides(ledger: Ledger) -> None:
     assert [need.what for need in needs(lost, policy) if not need.met] == ["foreign words"]
 
 
-def test_a_review_says_why_it_is_asked_and_what_would_have_been_needed(ledger: Ledger) -> None:
+def test_a_review_says_why_it_is_asked_and_what_would_have_been_needed(
+    ledger: Ledger, staff: Staff
+) -> None:
     review = doubtful(ledger)
     for policies, says in (
         ([POLICY], "confidence 0.15 , needs at least 0.80"),
         ([], "is not known"),
     ):
-        door = Door(ledger, policies=policies) if policies else Door.again(ledger)
+        door = Door(ledger, staff, policies=policies)
         text = Page(door.browser("ann").get(f"/reviews/{review.id}").text).text
         assert "Not sure enough: 'label 3' with confidence 0.150" in text
         assert says in text
@@ -215,6 +217,7 @@ def test_a_persons_page_has_their_numbers(door: Door) -> None:
 
 def test_the_same_conversation_and_similar_reviews_are_shown_as_far_as_one_may_read(
     ledger: Ledger,
+    staff: Staff,
 ) -> None:
     mine = question("odd one", thread="t")
     other = question("odd two", thread="t", interrupt="2")
@@ -224,7 +227,7 @@ def test_the_same_conversation_and_similar_reviews_are_shown_as_far_as_one_may_r
     elsewhere = file(ledger, "odd elsewhere")
     ledger.decide(elsewhere.id, APPROVE, "lea")
     alike = [ledger.review(elsewhere.id), ledger.review(hidden.id)]
-    door = Door(ledger, similar=lambda review: alike if review.id == mine.id else [])
+    door = Door(ledger, staff, similar=lambda review: alike if review.id == mine.id else [])
     ann = door.browser("ann")
     text = Page(ann.get(f"/reviews/{mine.id}").text).text
     assert "In the same conversation odd two" in text
