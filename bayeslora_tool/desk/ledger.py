@@ -41,6 +41,7 @@ from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
 from bayeslora_tool.desk.verifying import Damage, damages
 
+_AT_ONCE = 100  # steps that time takes in a transaction, for which all others wait
 _ID = re.compile(r"[0-9a-f]{1,16}")
 
 
@@ -109,7 +110,7 @@ class Ledger:
                 query = query.where(REVIEWS.c.thread == thread)
             return [read_joined(row) for row in c.execute(query.limit(limit)).mappings()]
 
-        self.keep_time()
+        self._keep_time()
         return self.store.read(work)
 
     def inbox(
@@ -131,7 +132,7 @@ class Ledger:
         Raises:
             ValueError: An argument will not do.
         """
-        self.keep_time()
+        self._keep_time()
         return self.store.read(lambda c: page(c, wanted or Filter(), order, after, limit))
 
     def counts(self, wanted: Filter | None = None) -> dict[State, int]:
@@ -139,7 +140,7 @@ class Ledger:
 
         A text that is looked for is not: it would have to be looked for in all of them.
         """
-        self.keep_time()
+        self._keep_time()
         return self.store.read(lambda c: count(c, wanted or Filter()))
 
     def review(self, name: str) -> FiledReview:
@@ -153,7 +154,7 @@ class Ledger:
             query = JOINED.where(REVIEWS.c.id.between(name, f"{name}g")).order_by(None).limit(2)
             return [read_joined(row) for row in c.execute(query).mappings()]
 
-        self.keep_time()
+        self._keep_time()
         # In the order of an index, whatever the language of the database: as ids of ours are.
         found = self.store.read(work) if _ID.fullmatch(name) else []
         if len(found) != 1:
@@ -262,20 +263,26 @@ class Ledger:
         return self.store.read(lambda c: list(c.execute(query).scalars()))
 
     def keep_time(self) -> None:
-        """Return claims whose lease is over, and let expire what was due."""
+        """Return claims whose lease is over, and pass on or let expire what was due."""
+        while self._keep_time():
+            pass
 
-        def due(c: Connection) -> list[str]:
-            return list(c.execute(late(self.store.now(c))).scalars())
+    def _keep_time(self) -> bool:
+        """The same for some, as who reads must not wait for all; whether there may be more."""
+        if not self.store.read(lambda c: self._late(c, self.store.now(c))):
+            return False
 
-        if not self.store.read(due):
-            return
-
-        def work(c: Connection) -> None:
+        def work(c: Connection) -> bool:
             change = self._writer(c)
-            for name in c.execute(late(change.now)).scalars().all():
+            names = self._late(c, change.now)
+            for name in names:
                 in_time(change, find(c, name))
+            return len(names) == _AT_ONCE
 
-        self.store.write(work)
+        return self.store.write(work)
+
+    def _late(self, c: Connection, now: int) -> list[str]:
+        return list(c.execute(late(now).limit(_AT_ONCE)).scalars())
 
     def reconcile(
         self,

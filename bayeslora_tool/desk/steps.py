@@ -36,7 +36,7 @@ def read_joined(row: RowMapping) -> FiledReview:
 
 def late(now: int) -> Any:
     """The ids of undecided reviews that time has overtaken."""
-    lapsed = sa.select(REVIEWS.c.id).where(REVIEWS.c.lease <= now)  # none but claimed ones have one
+    lapsed = sa.select(REVIEWS.c.id).where(REVIEWS.c.lease <= now, REVIEWS.c.state == "claimed")
     due = sa.select(REVIEWS.c.id).where(REVIEWS.c.state.in_(UNDECIDED), REVIEWS.c.due <= now)
     return sa.union(lapsed, due)
 

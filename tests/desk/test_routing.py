@@ -179,6 +179,23 @@ def test_a_person_may_do_what_their_role_and_groups_say_within_the_same_transact
     assert ledger.verify() == []
 
 
+def test_when_many_are_due_at_once_nobody_waits_for_all_of_them(
+    ledger: Ledger, later: Later
+) -> None:
+    ledger.reconcile([question(f"odd {i}") for i in range(250)], due=100)
+    assert ledger.head()[0] == 250
+    later(101)
+    for seen in (350, 450, 500, 500):
+        ledger.inbox(limit=5)
+        assert ledger.head()[0] == seen  # a hundred events at a time
+    assert ledger.counts()["expired"] == 250
+    ledger.reconcile([question(f"even {i}") for i in range(250)], due=100)
+    later(101)
+    ledger.keep_time()
+    assert ledger.counts()["expired"] == 500
+    assert ledger.verify() == []
+
+
 def test_leaps_of_a_process_clock_pass_nothing_on(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
