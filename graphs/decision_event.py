@@ -70,6 +70,9 @@ class DecisionEvent(TextMarks):
     audit: bool
     """It proceeds, and somebody should label it: see ``Policy.audit_rate``."""
 
+    audit_rate: float | None
+    """The policy's; None where nothing was decided by one."""
+
 
 def decision_event(
     *,
@@ -82,6 +85,7 @@ def decision_event(
     policy: str | None,
     key: str | None,
     audit: bool,
+    audit_rate: float | None,
     tool: str | None = None,
     said: Decision | Review | None = None,
 ) -> DecisionEvent:
@@ -97,6 +101,7 @@ def decision_event(
         policy: Its fingerprint.
         key: Of what was decided.
         audit: Whether somebody should label it.
+        audit_rate: Of the policy.
         tool: Of the call.
         said: A reviewer's word, if this tells of one.
     """
@@ -120,6 +125,7 @@ def decision_event(
         reviewer=word.get("reviewer"),
         key=key,
         audit=audit,
+        audit_rate=audit_rate,
     )
     logger.info("%s: %s", EVENT, event)
     return event

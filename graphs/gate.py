@@ -188,6 +188,7 @@ def build_gate(
             action=action,
             key=state["key"],
             audit=action == "proceed" and chosen_for_audit(state["key"], policy),
+            audit_rate=policy.audit_rate,
             prediction=state["prediction"],
             text=text_marks(full_text(state) or None),
             latency=state["latency"],
@@ -267,11 +268,11 @@ def build_gate(
     def proceed(state: EscalationState) -> dict[str, Any]:
         assert state["prediction"] is not None
         by: Literal["model", "user"] = "user" if state["clarifications"] else "model"
-        outcome = _outcome(state, "proceed", state["prediction"]["label"], by)
+        outcome = _outcome(state, "proceed", state["prediction"]["label"], by, policy)
         return {"outcome": {**outcome, "audit": chosen_for_audit(state["key"], policy)}}
 
     def stop(state: EscalationState) -> dict[str, Any]:
-        return {"outcome": _outcome(state, "reject", None, "budget")}
+        return {"outcome": _outcome(state, "reject", None, "budget", policy)}
 
     def clarify(state: EscalationState) -> dict[str, Any]:
         question = state["question"] or ""
@@ -297,7 +298,7 @@ def build_gate(
         decision: Literal["proceed", "reject", "respond"] = (
             review.type if review.type in ("reject", "respond") else "proceed"
         )
-        return {"outcome": _outcome(state, decision, review.label, "human", review)}
+        return {"outcome": _outcome(state, decision, review.label, "human", policy, review)}
 
     def after_clarify(state: EscalationState) -> str:
         return "decide" if state["clarifications"][-1]["declined"] else "score"
@@ -379,6 +380,7 @@ def _outcome(
     decision: Literal["proceed", "reject", "respond"],
     label: str | None,
     by: Literal["model", "user", "human", "budget"],
+    policy: Policy,
     review: Review | None = None,
 ) -> Outcome:
     assert state["route"] is not None
@@ -394,4 +396,5 @@ def _outcome(
         text=full_text(state),
         key=state["key"],
         audit=False,
+        audit_rate=policy.audit_rate,
     )

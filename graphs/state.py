@@ -57,6 +57,9 @@ class Outcome(TypedDict):
     audit: bool
     """It proceeded without a reviewer, and somebody should label it: see ``Policy.audit_rate``."""
 
+    audit_rate: float
+    """The policy's: with which probability it was chosen, or would have been."""
+
 
 class EscalationInput(TypedDict):
     """What a run starts from."""

@@ -46,6 +46,9 @@ class DecisionRecord(TextMarks):
     audit: NotRequired[bool]
     """The call runs, and somebody should label it: see ``Policy.audit_rate``."""
 
+    audit_rate: NotRequired[float]
+    """The policy's."""
+
     approved: NotRequired[bool]
     """A reviewer has let this very call run."""
 
@@ -117,7 +120,7 @@ def reviewed(record: DecisionRecord, decision: Decision) -> DecisionRecord:
 def with_key(record: DecisionRecord, key: str, policy: Policy) -> DecisionRecord:
     """The same record with its key, and whether it is one to be audited."""
     audit = record["action"] == "proceed" and chosen_for_audit(key, policy)
-    return {**record, "key": key, "audit": audit}
+    return {**record, "key": key, "audit": audit, "audit_rate": policy.audit_rate}
 
 
 def escalated(record: DecisionRecord, reason: str, failure: str | None) -> DecisionRecord:
@@ -164,5 +167,6 @@ def record_event(
         policy=record["policy"],
         key=record.get("key"),
         audit=record.get("audit", False),
+        audit_rate=record.get("audit_rate"),
         said=said,
     )

@@ -156,6 +156,7 @@ def _answer(records: list[DecisionRecord]) -> tuple[str, dict[str, Any]]:
             "decision": {"action": record["action"], "reason": record["reason"]},
             "key": record["key"],
             "audit": record["audit"],
+            "audit_rate": record["audit_rate"],
         }
         for record in records
     ]

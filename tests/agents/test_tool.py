@@ -197,6 +197,7 @@ def expected(text: str, variance: float, action: str) -> dict[str, Any]:
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "length": len(text),
         "audit": False,
+        "audit_rate": 0.0,
     }
 
 
