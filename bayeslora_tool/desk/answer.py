@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from bayeslora_tool.desk.review import canonical
+from bayeslora_tool.desk.review import canonical, storable
 from bayeslora_tool.review.answer_types import judged_elsewhere
 from bayeslora_tool.review.answers import actions, read_decisions, read_review
 from bayeslora_tool.review.clarification import CLARIFY_ACTION
@@ -88,6 +90,17 @@ def meaning(request: Mapping[str, Any], answer: Any) -> str:
         {**one, "reviewer": None, "message": one["message"] if one["type"] == "respond" else None}
         for one in decisions
     ])  # fmt: skip
+
+
+def in_short(request: str | None, answer: str | None) -> dict[str, str | None]:
+    """The columns ``decision`` and ``reviewer_label`` of an answer, both as JSON."""
+    word = None
+    if request is not None and answer is not None:
+        # What another's question takes for an answer may be of any shape.
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            word = said(json.loads(request), json.loads(answer))
+    label = word.label if word is not None and storable(word.label) else None
+    return {"decision": word and word.decision, "reviewer_label": label}
 
 
 def said(request: Mapping[str, Any], answer: Any) -> Said:

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 from bayeslora_tool.desk.chain import head_of
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.review import FiledReview, canonical, digest_of, read_row
+from bayeslora_tool.desk.seal import seal_of
 from bayeslora_tool.desk.states import TO_APPLY
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.tables import REVIEWS, WORK
@@ -126,7 +127,7 @@ def _take(c: Connection, ledger: Ledger, me: str, graphs: list[str], lease: floa
         sa.select(REVIEWS, WORK.c.holder)
         .outerjoin(WORK, WORK.c.review == REVIEWS.c.id)
         .where(REVIEWS.c.state.in_(TO_APPLY), REVIEWS.c.answer.is_not(None))
-        .where(REVIEWS.c.graph.in_(graphs))
+        .where(REVIEWS.c.graph.in_(graphs), REVIEWS.c.audit.is_(False))
         .where(sa.or_(REVIEWS.c.undo_until.is_(None), REVIEWS.c.undo_until <= now))
         .where(sa.or_(WORK.c.until.is_(None), WORK.c.until <= now))
         .order_by(REVIEWS.c.decided_at, REVIEWS.c.id)
@@ -152,7 +153,9 @@ def _rest(c: Connection, ledger: Ledger, name: str, me: str, problem: str) -> No
     tries = c.execute(sa.select(WORK.c.tries).where(mine)).scalar_one_or_none()
     if tries is not None:
         until = ledger.store.now(c) + 1000 * min(2**tries, _LONGEST_REST)
-        c.execute(sa.update(WORK).where(mine).values(until=until, problem=problem))
+        c.execute(
+            sa.update(WORK).where(mine).values(until=until, problem=seal_of(c).close(problem))
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from bayeslora_tool.desk.outbox import announce
 from bayeslora_tool.desk.review import canonical
 from bayeslora_tool.desk.states import PersonStep, Step
 from bayeslora_tool.desk.store import LedgerError
@@ -64,6 +65,7 @@ class Writer:
                 seq=seq, subject=row["id"], step=step, at=self.now, by=by, changes=told, hash=digest
             )
         )
+        announce(self.connection, {**row, **changes}, step, self.now, seq)
         self.head = Head(seq, digest, self.now)
         self.connection.execute(
             sa.update(HEAD).values(seq=seq, hash=digest, at=self.now).where(HEAD.c.seq == seq - 1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from math import inf
-from threading import Event
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from langgraph.checkpoint.serde.types import INTERRUPT
 
 from bayeslora_tool.desk.applying import Applied, apply_next
+from bayeslora_tool.desk.erasing import check_age
 from bayeslora_tool.desk.filing import questions
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
@@ -128,24 +129,40 @@ class Desk:
                 self._look(review.graph, review.thread)
         return done
 
-    def work(self, stop: Event, *, every: float = 1.0) -> None:
-        """Apply what is decided and file what was missed, until told to stop.
+    def work(self, stop: Event, *, every: float = 1.0, retain: float | None = None) -> None:
+        """Apply what is decided, file what was missed and tell webhooks, until told to stop.
 
         A ledger that is away is logged and waited for.
 
         Args:
             stop: Set it to end this.
             every: Seconds between two looks at the ledger, > 0.
+            retain: Seconds after which what people wrote is erased from settled reviews, >= 0;
+                None: never. See :meth:`Ledger.erase`.
         """
+        if retain is not None:
+            check_age("retain", retain)
+        tells = Thread(
+            target=self.ledger.webhooks.send_until,
+            args=(stop,),
+            kwargs={"every": every},
+            name="desk webhooks",
+            daemon=True,  # who is told may take their time
+        )
+        tells.start()
         rounds = max(1, round(_LOOKS / every))
         done = 0
         while not stop.is_set():
             try:
                 if done % rounds == 0:
                     self.sync()
+                    if retain is not None:
+                        self.ledger.erase(retain)
                 for one in self.apply():
                     if one.result == "failed":
-                        logger.error("review %s: %s", one.review, one.problem)
+                        # The rest of it may quote the text.
+                        kind = (one.problem or "").partition(":")[0]
+                        logger.error("review %s failed (%s); `show` says more", one.review, kind)
                 done += 1
             except LedgerError as error:
                 logger.error("%s", error)

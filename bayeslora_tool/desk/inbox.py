@@ -18,9 +18,9 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.review import FiledReview, storable
 from bayeslora_tool.desk.states import STATES, State
-from bayeslora_tool.desk.steps import JOINED, read_joined, storable
+from bayeslora_tool.desk.steps import JOINED, read_joined
 from bayeslora_tool.desk.tables import KEYS, REVIEWS, TALLIES
 
 Order = Literal["urgency", "doubt", "age", "recent"]

@@ -9,7 +9,7 @@ thread; ``applying.py`` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -20,13 +20,15 @@ from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.chain import Writer, head_of
 from bayeslora_tool.desk.deciding import LEASE, claim, decide, release, undo
+from bayeslora_tool.desk.erasing import erase
 from bayeslora_tool.desk.inbox import Filter, Inbox, Order, count, page
 from bayeslora_tool.desk.names import THE_DESK
 from bayeslora_tool.desk.people import People, Person
 from bayeslora_tool.desk.reconciling import Reconciled, reconcile
 from bayeslora_tool.desk.refusal import ReviewError
-from bayeslora_tool.desk.review import FiledReview, Question, votes_of
+from bayeslora_tool.desk.review import FiledReview, Question, read_row, votes_of
 from bayeslora_tool.desk.routing import Route, route_of
+from bayeslora_tool.desk.seal import Seal, use
 from bayeslora_tool.desk.states import STATES, TRANSITIONS, UNDECIDED, State
 from bayeslora_tool.desk.steps import (
     JOINED,
@@ -40,9 +42,11 @@ from bayeslora_tool.desk.steps import (
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
 from bayeslora_tool.desk.verifying import Damage, damages
+from bayeslora_tool.desk.webhooks import Webhooks
 
 _AT_ONCE = 100  # steps that time takes in a transaction, for which all others wait
 _ID = re.compile(r"[0-9a-f]{1,16}")
+_PAGE = 500  # reviews in memory
 
 
 class Vote(NamedTuple):
@@ -60,21 +64,32 @@ class Ledger:
         place: A file for SQLite, or ``postgresql+psycopg://user@host/name``.
         create: False: an error where there is no ledger yet.
         patience: Seconds to wait for a database that is locked, restarts or is away, > 0.
+        key: Fernet keys, separated by commas, with which what people wrote is encrypted: the first
+            encrypts, all of them read. None: those of ``BAYESLORA_DESK_KEY``, if it is set.
 
     Attributes:
         people: Who may sign in.
+        webhooks: Who hears of reviews.
 
     Raises:
         LedgerError: The database does not answer; so for each method.
         FileNotFoundError: There is no ledger, and none was to be made.
-        ValueError: ``place`` is neither, or a later version has made the ledger.
+        ValueError: ``place`` is neither, a later version has made the ledger, or ``key`` is none.
     """
 
     def __init__(
-        self, place: str | Path = "desk.sqlite", *, create: bool = True, patience: float = 10.0
+        self,
+        place: str | Path = "desk.sqlite",
+        *,
+        create: bool = True,
+        patience: float = 10.0,
+        key: str | None = None,
     ) -> None:
+        seal = Seal(key)
         self.store = Store(place, create=create, patience=patience)
+        use(seal, self.store.engine.dialect)
         self.people = People(self.store)
+        self.webhooks = Webhooks(self.store)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -257,8 +272,10 @@ class Ledger:
     # What the desk does
 
     def undecided(self, graph: str, thread: str) -> list[str]:
-        """Ids of the reviews of one thread that nobody has decided."""
-        mine = sa.and_(REVIEWS.c.graph == graph, REVIEWS.c.thread == thread)
+        """Ids of the reviews that one thread waits for and that nobody has decided."""
+        mine = sa.and_(
+            REVIEWS.c.graph == graph, REVIEWS.c.thread == thread, REVIEWS.c.audit.is_(False)
+        )
         query = sa.select(REVIEWS.c.id).where(mine, REVIEWS.c.state.in_(UNDECIDED))
         return self.store.read(lambda c: list(c.execute(query).scalars()))
 
@@ -331,6 +348,43 @@ class Ledger:
             return move(change, row, "applied", THE_DESK, applied_at=change.now)
 
         return self.store.write(work)
+
+    def erase(self, older_than: float) -> int:
+        """Erase what people wrote from reviews that were settled so long ago.
+
+        Settled are those that were applied or withdrawn, that expired with nothing to apply, and
+        audits that were decided. What stays: who decided what and when, labels and scores; see
+        ``docs/review-desk.md``.
+
+        Args:
+            older_than: Seconds since a review was settled, >= 0.
+
+        Returns:
+            How many were erased.
+
+        Raises:
+            ValueError: ``older_than`` will not do.
+        """
+        return erase(self.store, older_than)
+
+    def decided(self) -> Iterator[FiledReview]:
+        """What people have decided, the oldest first, read a few at a time: for an export.
+
+        Those that expired, or were withdrawn, are left out.
+        """
+        after: Any = (-1, "")
+        counts = sa.and_(
+            REVIEWS.c.state.in_(("decided", "applied")), REVIEWS.c.decided_by.is_not(None)
+        )
+        place = sa.tuple_(REVIEWS.c.decided_at, REVIEWS.c.id)
+        query = sa.select(REVIEWS).where(counts).order_by(REVIEWS.c.decided_at, REVIEWS.c.id)
+        while True:
+            some = query.where(place > after).limit(_PAGE)
+            rows = self.store.read(lambda c, some=some: c.execute(some).mappings().all())  # type: ignore[misc]
+            yield from map(read_row, rows)
+            if len(rows) < _PAGE:
+                return
+            after = (rows[-1]["decided_at"], rows[-1]["id"])
 
     def _writer(self, connection: Connection) -> Writer:
         return Writer(connection, self.store.now)

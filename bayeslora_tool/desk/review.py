@@ -21,6 +21,13 @@ def canonical(value: object) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
+def storable(text: object) -> bool:
+    """Whether this is a text that every database holds as it is."""
+    if not isinstance(text, str):
+        return False
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def digest_of(request: object) -> str:
     """SHA-256 of what a reviewer is shown: an answer counts for exactly this."""
     return sha256(canonical(request).encode()).hexdigest()
@@ -47,6 +54,8 @@ class Question:
         reason: Why a person is asked.
         prediction: ``Prediction.to_dict()`` with the likeliest labels; None if there is no score.
         policy: ``policy_fingerprint`` of what decided to ask.
+        audit: Whether the call has proceeded, and is asked about for the label only.
+        inclusion: Probability with which this text came before a person; None if nobody knows.
     """
 
     graph: str
@@ -60,6 +69,8 @@ class Question:
     reason: str | None = None
     prediction: Mapping[str, Any] | None = None
     policy: str | None = None
+    audit: bool = False
+    inclusion: float | None = 1.0
 
     @property
     def digest(self) -> str:
@@ -69,6 +80,8 @@ class Question:
     @property
     def id(self) -> str:
         """Of the review."""
+        if self.audit:  # of one key there is one, whatever the graph is called
+            return review_id("", self.thread, self.interrupt, "")
         return review_id(self.graph, self.thread, self.interrupt, self.digest)
 
 
@@ -82,8 +95,6 @@ class FiledReview(Question):
         label: What the model took it for.
         confidence: In that, in [0, 1].
         variance: Of that over draws, in [0, 0.25].
-        audit: Whether the call has proceeded, and is asked about for the label only.
-        inclusion: Probability with which this text came before a person; None if nobody knows.
         priority: The higher, the sooner.
         group: Who it is for; None: everybody.
         next_group: Who gets it when it is due; None: nobody, it expires.
@@ -95,6 +106,8 @@ class FiledReview(Question):
         lease: Until when.
         voters: Who has answered so far, where several have to.
         answer: That counts.
+        decision: What it says, in short: ``approve`` and so on; of several calls, each.
+        reviewer_label: What they take the text for; None where they did not say.
         decided_by: Whose it is; None if nobody answered in time.
         decided_at: When it was decided, or expired.
         undo_until: Until then the last answer may be taken back, and is not carried out.
@@ -108,8 +121,6 @@ class FiledReview(Question):
     label: str | None
     confidence: float | None
     variance: float | None
-    audit: bool
-    inclusion: float | None
     priority: int
     group: str | None
     next_group: str | None
@@ -121,6 +132,8 @@ class FiledReview(Question):
     lease: datetime | None
     voters: tuple[str, ...]
     answer: Any
+    decision: str | None
+    reviewer_label: str | None
     decided_by: str | None
     decided_at: datetime | None
     undo_until: datetime | None
@@ -189,6 +202,8 @@ def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
         lease=when("lease"),
         voters=tuple(vote["by"] for vote in votes_of(row)),
         answer=value("answer"),
+        decision=row["decision"],
+        reviewer_label=row["reviewer_label"],
         decided_by=row["decided_by"],
         decided_at=when("decided_at"),
         undo_until=when("undo_until"),

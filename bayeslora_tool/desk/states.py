@@ -22,14 +22,16 @@ Step = Literal[
     "applied",
     "withdrawn",
     "asked again",
+    "erased",
 ]
 """What an event says has happened to a review. ``passed on``: to the next group, when it was due.
-``voted``: answered by one of two. ``undone``: who answered last has taken it back."""
+``voted``: answered by one of two. ``undone``: who answered last has taken it back. ``erased``: what
+people wrote is gone."""
 
 PersonStep = Literal["joined", "left"]
 """What an event says has happened to a person's right to sign in."""
 
-TRANSITIONS: Final[Mapping[Step, tuple[frozenset[State], State]]] = {
+TRANSITIONS: Final[Mapping[Step, tuple[frozenset[State], State | None]]] = {
     "filed": (frozenset(), "open"),
     "claimed": (frozenset({"open", "claimed"}), "claimed"),
     "returned": (frozenset({"claimed"}), "open"),
@@ -41,8 +43,9 @@ TRANSITIONS: Final[Mapping[Step, tuple[frozenset[State], State]]] = {
     "applied": (frozenset({"decided", "expired"}), "applied"),
     "withdrawn": (frozenset({"open", "claimed", "decided", "expired"}), "withdrawn"),
     "asked again": (frozenset({"withdrawn"}), "open"),
+    "erased": (frozenset({"decided", "applied", "expired", "withdrawn"}), None),
 }
-"""For each step, from which states it may be taken, and to which it leads."""
+"""For each step, from which states it may be taken, and to which it leads; None: it stays."""
 
 STATES: Final[tuple[State, ...]] = get_args(State)
 UNDECIDED: Final[tuple[State, ...]] = ("open", "claimed")

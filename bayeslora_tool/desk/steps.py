@@ -10,14 +10,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from bayeslora_tool.desk.answer import rejection
+from bayeslora_tool.desk.answer import in_short, rejection
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.names import THE_DESK
 from bayeslora_tool.desk.refusal import ReviewError, has_voted, not_to_be_had
-from bayeslora_tool.desk.review import FiledReview, Question, canonical, read_row, votes_of
+from bayeslora_tool.desk.review import (
+    FiledReview,
+    Question,
+    canonical,
+    read_row,
+    storable,
+    votes_of,
+)
 from bayeslora_tool.desk.routing import Route
+from bayeslora_tool.desk.seal import seal_of
 from bayeslora_tool.desk.states import TRANSITIONS, UNDECIDED, Step
-from bayeslora_tool.desk.tables import REVIEWS, TALLIES, WORK
+from bayeslora_tool.desk.tables import REVIEWS, SEALED, TALLIES, WORK
 
 JOINED = (
     sa.select(REVIEWS, WORK.c.problem)
@@ -109,7 +117,10 @@ def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -
     allowed, to = TRANSITIONS[step]
     if row["state"] not in allowed:
         raise not_to_be_had(read_again(change.connection, row))
-    changes = {"state": to} | {k: v for k, v in changes.items() if v != row[k]}
+    if "answer" in changes and step != "erased":
+        changes |= in_short(row["request"], changes["answer"])
+    changes = {k: v for k, v in changes.items() if v != row[k]}
+    changes = {"state": to or row["state"]} | closed(change.connection, changes)
     still = sa.and_(REVIEWS.c.id == row["id"], REVIEWS.c.state == row["state"])
     done = change.connection.execute(sa.update(REVIEWS).where(still).values(**changes))
     assert done.rowcount == 1, "the chain's lock keeps others out"
@@ -135,11 +146,14 @@ def file(change: Writer, question: Question, route: Route) -> bool:
     if row is not None:
         if row["state"] != "withdrawn":
             return False
+        anew: dict[str, Any] = {}
+        if row["erased_at"] is not None:
+            row, anew = _filled(c, row, question)
         gone = ("votes", "answer", "decided_by", "decided_at", "undo_until")
-        move(change, row, "asked again", THE_DESK, **dict.fromkeys(gone), **placed)
+        move(change, row, "asked again", THE_DESK, **dict.fromkeys(gone), **placed, **anew)
         return True
     values: dict[str, Any] = {c.name: None for c in REVIEWS.columns if c.computed is None}
-    values |= {
+    values |= _written(question) | {
         "id": question.id,
         "graph": question.graph,
         "thread": question.thread,
@@ -147,18 +161,18 @@ def file(change: Writer, question: Question, route: Route) -> bool:
         "key": question.key,
         "tool": question.tool,
         "digest": question.digest,
-        "request": canonical(question.request),
         "policy": question.policy,
-        "audit": False,
+        "audit": question.audit,
+        "inclusion": question.inclusion,
         **placed,
         "created": change.now,
         "state": "open",
         "salt": token_hex(16),
     }
-    for column in ("schema", "text", "reason", "prediction"):
-        value = getattr(question, column)
-        values[column] = None if value is None else canonical(value)
+    if question.prediction is not None:
+        values["prediction"] = canonical(question.prediction)
     values |= _scores(question.prediction or {})
+    values = closed(c, values)
     c.execute(sa.insert(REVIEWS).values(**values))
     _tally(change, values, 1)
     change.add(values, "filed", THE_DESK, {k: v for k, v in values.items() if k != "salt"})
@@ -174,19 +188,37 @@ def _tally(change: Writer, row: Mapping[Any, Any], by: int) -> None:
         change.connection.execute(sa.insert(TALLIES).values(**kind, n=by))
 
 
+def _written(question: Question) -> dict[str, Any]:
+    """What people may have written, of a question."""
+    values: dict[str, Any] = {"request": canonical(question.request)}
+    for column in ("schema", "text", "reason"):
+        value = getattr(question, column)
+        values[column] = None if value is None else canonical(value)
+    return values
+
+
+def _filled(
+    c: Connection, row: RowMapping, question: Question
+) -> tuple[RowMapping, dict[str, Any]]:
+    """An erased review's row with a new salt, and what it asks again."""
+    c.execute(sa.update(REVIEWS).where(REVIEWS.c.id == row["id"]).values(salt=token_hex(16)))
+    return find(c, row["id"]), {**_written(question), "erased_at": None}
+
+
+def closed(c: Connection, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of columns as they are stored."""
+    close = seal_of(c).close
+    return {k: close(v) if k in SEALED and v is not None else v for k, v in values.items()}
+
+
 def _scores(prediction: Mapping[str, Any]) -> dict[str, Any]:
     """What of a prediction has columns of its own, as far as a database can hold it."""
     values: dict[str, Any] = {}
     for column in ("scored_by", "label"):
         text = prediction.get(column)
-        values[column] = text if isinstance(text, str) and storable(text) else None
+        values[column] = text if storable(text) else None
     for column in ("confidence", "variance"):
         number = prediction.get(column)
         finite = isinstance(number, int | float) and isfinite(number)
         values[column] = number if finite else None
     return values
-
-
-def storable(text: str) -> bool:
-    """Whether each database can hold a text as it is."""
-    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)

@@ -95,19 +95,28 @@ class Store:
         """The database's time, in milliseconds since 1970."""
         return int(connection.exec_driver_sql(_NOW[self.kind]).scalar_one())
 
+    def forget(self) -> None:
+        """See that what was erased is in no file any more, unless somebody reads it just now."""
+        if self.kind == "sqlite":  # Postgres' own vacuum does it, in time
+            self._patiently(lambda: self._directly("PRAGMA wal_checkpoint(TRUNCATE)"))
+
     def _once(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         with engine.begin() as connection:
             return work(connection)
 
     def _let_readers_in(self) -> None:
         # Write-ahead logging, which the file remembers: who reads and who writes do not wait.
+        self._directly("PRAGMA journal_mode=WAL")
+
+    def _directly(self, statement: str) -> None:
+        """Run what SQLite runs outside of transactions only."""
         with self.engine.connect() as connection:
             raw: Any = connection.connection.dbapi_connection
             try:
-                raw.execute("PRAGMA journal_mode=WAL")
+                raw.execute(statement)
             except Exception as error:
                 raise DBAPIError.instance(
-                    "PRAGMA journal_mode=WAL", None, error, self.engine.dialect.loaded_dbapi.Error
+                    statement, None, error, self.engine.dialect.loaded_dbapi.Error
                 ) from error
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
@@ -173,6 +182,8 @@ def _engine(url: URL, patience: float) -> Engine:
     def connected(connection: Any, _: Any) -> None:
         # A decision that was told to somebody outlives a power cut.
         connection.execute("PRAGMA synchronous=FULL")
+        # What is erased is overwritten, not left in pages that are free.
+        connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:

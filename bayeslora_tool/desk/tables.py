@@ -20,7 +20,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    select,
+    type_coerce,
 )
+
+from bayeslora_tool.desk.seal import Sealed
 
 METADATA = MetaData()
 NEVER: Final = 2**53  # later than all that is due
@@ -41,10 +45,10 @@ REVIEWS = Table(
     Column("key", Text),
     Column("tool", Text, nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("request", Text),
-    Column("schema", Text),
-    Column("text", Text),
-    Column("reason", Text),
+    Column("request", Sealed),
+    Column("schema", Sealed),
+    Column("text", Sealed),
+    Column("reason", Sealed),
     Column("prediction", Text),
     Column("policy", Text),
     Column("scored_by", Text),
@@ -63,8 +67,10 @@ REVIEWS = Table(
     Column("state", String(16), nullable=False),
     Column("assignee", Text),
     Column("lease", BigInteger),
-    Column("votes", Text),
-    Column("answer", Text),
+    Column("votes", Sealed),
+    Column("answer", Sealed),
+    Column("decision", Text),
+    Column("reviewer_label", Text),
     Column("decided_by", Text),
     Column("decided_at", BigInteger),
     Column("undo_until", BigInteger),
@@ -87,7 +93,8 @@ REVIEWS = Table(
 """A row a review.
 
 ``term`` is how long each group has, ``undo_until`` the time before which the last answer may be
-taken back and is not carried out, ``votes`` what was answered before it is decided. The database
+taken back and is not carried out, ``votes`` what was answered before it is decided. ``decision``
+and ``reviewer_label`` are what the answer says in short, and stay when it is erased. The database
 computes the last columns from others: by them an inbox is found, and sorted.
 """
 
@@ -101,9 +108,14 @@ TALLIES = Table(
 )
 """How many reviews there are of each kind, so that nobody has to count thousands."""
 
-SEALED: Final = ("request", "schema", "text", "reason", "votes", "answer")
-"""Columns that may hold what people wrote, as JSON. An event names their salted digest only, so
-that they can be erased one day and the chain still holds."""
+SEALED: Final = tuple(column.name for column in REVIEWS.columns if isinstance(column.type, Sealed))
+"""Columns that may hold what people wrote, as JSON. An event names the salted digest of what is
+stored there, so that they can be erased one day and the chain still holds."""
+
+STORED: Final = select(
+    *(type_coerce(c, Text).label(c.name) if c.name in SEALED else c for c in REVIEWS.columns)
+)
+"""Reviews as they are stored: encrypted columns stay so."""
 
 EVENTS = Table(
     "events",
@@ -136,7 +148,7 @@ WORK = Table(
     Column("holder", Text, nullable=False),
     Column("until", BigInteger, nullable=False),
     Column("tries", Integer, nullable=False),
-    Column("problem", Text),
+    Column("problem", Sealed),
 )
 """Which process carries a decision out, until when nobody else may, and why it has failed."""
 
@@ -170,3 +182,36 @@ TRIES = Table(
 )
 """How often in a row a wrong token was shown, and until when no other is looked at: a row for each
 person, and one, with no name, for all who know nobody's tag."""
+
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("url", Sealed, nullable=False),
+    Column("secret", Sealed, nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("soon", BigInteger, nullable=False),
+    Column("texts", Boolean, nullable=False),
+    Column("page", Text),
+    Column("created", BigInteger, nullable=False),
+)
+"""A row an address that hears of reviews; ``soon`` is how long before they are due, in ms."""
+
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("webhook", String(16), nullable=False, index=True),
+    Column("review", String(16), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("body", Sealed),
+    Column("created", BigInteger, nullable=False),
+    Column("next", BigInteger, index=True),
+    Column("tries", Integer, nullable=False),
+    Column("holder", Text),
+    Column("until", BigInteger),
+    Column("problem", Text),
+    Column("sent_at", BigInteger),
+)
+"""A row a message to a webhook. It is sent from ``next`` on; one without has been sent, or nobody
+will send it. Which process is at it until when stands beside."""

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from bayeslora_tool.desk.chain import Head, event_hash, sealed
 from bayeslora_tool.desk.people import told_of
 from bayeslora_tool.desk.states import TRANSITIONS
-from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWERS, REVIEWS, TALLIES
+from bayeslora_tool.desk.tables import EVENTS, HEAD, REVIEWERS, REVIEWS, STORED, TALLIES
 
 _AT_ONCE = 1000  # rows in memory
 _EVENTFUL = tuple(c.name for c in REVIEWS.columns if c.name != "salt" and c.computed is None)
@@ -66,7 +66,7 @@ class _Sum:
         allowed, to = TRANSITIONS[event.step]
         was = before["state"]
         before.update(changes)
-        if was not in allowed or changes.get("state") != to:
+        if was not in allowed or changes.get("state") != (to or was):
             return f"{event.step!r} after {was!r} is not allowed"
         return None
 
@@ -110,7 +110,7 @@ def damages(connection: Connection, known: str | None = None) -> Iterator[Damage
         yield Damage("head", f"is not event {end.seq}: the last events are missing, or it changed")
     if not seen:
         yield Damage("head", f"{known} is nowhere in the chain: it was written anew")
-    for row in told.execute(sa.select(REVIEWS)).mappings():
+    for row in told.execute(STORED).mappings():
         found = {column: sealed(column, row[column], row["salt"]) for column in _EVENTFUL}
         expected = total.reviews.pop(row["id"], None)
         yield from _compared(f"review {row['id']}", found, expected, "filed")

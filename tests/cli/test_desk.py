@@ -157,6 +157,79 @@ def test_verify_finds_what_was_changed_behind_its_back(run: Any, app: Any) -> No
     assert f"review {name}: decided_by" in found.stdout
 
 
+def test_labels_are_exported_in_each_format_and_only_labelled_texts_if_asked(
+    run: Any, app: Any
+) -> None:
+    one, two = ask(app, "odd one", "odd two")
+    run("desk", "answer", one, "approve", "--by", "ann")
+    run("desk", "answer", two, "reject", "--by", "ann")
+    assert len(run("desk", "export", "--labelled").stdout.splitlines()) == 1
+    for kind, n in (("csv", 2), ("parquet", 2), ("jsonl", 2)):
+        assert f"{n} written" in run("desk", "export", "-o", f"labels.{kind}").stderr
+    assert len(Path("labels.csv").read_text().splitlines()) == 3
+    assert Path("labels.parquet").read_bytes()[:4] == b"PAR1"
+    assert failed(run("desk", "export", "-o", "labels.xls"), "unknown file type")
+
+
+def test_what_is_erased_is_shown_so(run: Any, app: Any) -> None:
+    (name,) = ask(app, "odd zanzibar")
+    run("desk", "answer", name, "approve", "--by", "ann")
+    run("desk", "apply", "ticket_app:desk")
+    assert "0 erased" in run("desk", "erase", "--retain", "1").stdout
+    assert "1 erased" in run("desk", "erase", "--retain", "0").stdout
+    shown = run("desk", "show", name).stdout
+    assert "erased: " in shown
+    assert "decided: approve" in shown
+    assert "zanzibar" not in shown + run("desk", "list", "--all").stdout
+    assert run("desk", "verify").exit_code == 0
+    assert json.loads(run("desk", "export").stdout)["text"] is None
+
+
+def test_a_key_of_ones_own_closes_what_is_written(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bayeslora_tool.desk import Ledger
+    from tests.desk.filed import hidden
+
+    monkeypatch.chdir(tmp_path)
+    key = run("desk", "new-key").stdout.strip()
+    assert key != run("desk", "new-key").stdout.strip()
+    monkeypatch.setenv("BAYESLORA_DESK_KEY", key)
+    with Ledger("desk.sqlite") as ledger:
+        name = hidden(ledger, "odd zanzibar").id
+    assert "odd zanzibar" in run("desk", "show", name).stdout
+    monkeypatch.delenv("BAYESLORA_DESK_KEY")
+    assert failed(run("desk", "show", name), "set BAYESLORA_DESK_KEY to its key")
+    assert run("desk", "verify").exit_code == 0
+
+
+def test_webhooks_are_added_listed_tried_again_and_removed(run: Any, app: Any) -> None:
+    added = run("desk", "add-webhook", "http://127.0.0.1:9/a/secret/path", "--on", "filed")
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/=]{40,}\n", added.stdout)
+    (name,) = re.findall(r"webhook (\w+);", added.stderr)
+    ask(app, "odd")
+    listed = run("desk", "webhooks")
+    assert listed.exit_code == 0
+    assert f"{name}  filed  http://127.0.0.1:9/..." in listed.stdout
+    assert "1 to be sent, 0 sent" in listed.stdout
+    sent = run("desk", "send")
+    assert sent.exit_code == 1
+    assert "0 sent" in sent.stdout
+    db = sqlite3.connect("desk.sqlite")
+    with db:
+        db.execute("UPDATE outbox SET next = NULL, problem = 'it answered \x1b[2J'")
+    db.close()
+    listed = run("desk", "webhooks")
+    assert listed.exit_code == 1
+    assert "dead: filed of" in listed.stdout
+    assert "it answered \\x1b[2J" in listed.stdout
+    assert "1 will be sent again" in run("desk", "retry").stdout
+    assert run("desk", "remove-webhook", name).exit_code == 0
+    assert "no webhook" in run("desk", "webhooks").stderr
+    assert failed(run("desk", "remove-webhook", name), "there is no webhook")
+    assert failed(run("desk", "add-webhook", "http://example.com"), "`url` must be an address")
+
+
 def test_strange_texts_leave_nothing_to_steer_a_terminal_with(run: Any, app: Any) -> None:
     (name,) = ask(app, "odd \x1b[2J\u202e [red]<script>")
     for command in (["list"], ["show", name], ["list", "--all"]):
@@ -227,11 +300,12 @@ def test_reviewers_are_let_in_by_a_token_that_is_shown_once(run: Any, tmp_path: 
 
 def test_help_teaches_the_way_of_a_review(run: Any) -> None:
     shown = run("desk", "--help").stdout
-    for command in ("list", "show", "claim", "answer", "apply", "sync", "verify", "export",
+    for command in ("list", "show", "claim", "answer", "apply", "sync", "verify", "export", "erase",
+                    "new-key", "add-webhook", "webhooks", "send", "retry",
                     "add-reviewer", "reviewers", "remove-reviewer"):  # fmt: skip
         assert command in shown
         about = run("desk", command, "--help").stdout
-        assert "REVIEW" in about or "MODULE:NAME" in about or "--ledger" in about
+        assert "REVIEW" in about or "MODULE:NAME" in about or "--ledger" in about or "KEY" in about
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,23 @@ def file(ledger: Ledger, text: str = "odd", **options: Any) -> FiledReview:
     asked = question(text)
     ledger.reconcile([asked], **options)
     return ledger.review(asked.id)
+
+
+def hidden(ledger: Ledger, text: str, number: int = 0) -> FiledReview:
+    """A review whose text stands in it alone, and not in its thread's name."""
+    asked = question(text, thread=f"t {number}", interrupt="i", key=f"k {number}")
+    ledger.reconcile([asked])
+    return ledger.review(asked.id)
+
+
+@contextmanager
+def log_kept(place: Path) -> Iterator[None]:
+    """While somebody has the file open, SQLite leaves its log there."""
+    db = sqlite3.connect(place)
+    db.execute("SELECT count(*) FROM reviews").fetchall()
+    yield
+    assert Path(f"{place}-wal").exists()
+    db.close()
 
 
 def steps(ledger: Ledger, review: FiledReview) -> list[str]:

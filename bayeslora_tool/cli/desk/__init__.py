@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from bayeslora_tool.cli.desk import answering, people, reading, record, serving, working
+from bayeslora_tool.cli.desk import (
+    answering,
+    people,
+    reading,
+    record,
+    serving,
+    telling,
+    working,
+)
 
 app = typer.Typer(
     help="What waits for people: list, read and answer reviews, and check the record of it.\n\n"
@@ -23,8 +31,15 @@ for command in (
     working.sync,
     record.verify,
     record.export,
+    record.erase,
+    record.new_key,
     people.add_reviewer,
     people.reviewers,
     people.remove_reviewer,
+    telling.add_webhook,
+    telling.webhooks,
+    telling.remove_webhook,
+    telling.retry,
+    telling.send,
 ):
     app.command()(command)

@@ -96,7 +96,7 @@ def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
         from bayeslora_tool.review.requests import REVIEW_ACTION
 
         review = found.review(name)
-        if review.digest != review.shown:
+        if review.erased_at is None and review.digest != review.shown:
             raise changed(review)
         _line("review", review.id)
         _line("graph, thread", f"{review.graph}, {review.thread}")
@@ -104,7 +104,10 @@ def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
         if review.group is not None:
             then = f", then {review.next_group}" if review.next_group else ""
             _line("for", f"{review.group}{then}")
-        for action in actions(review.request):
+        if review.erased_at is not None:
+            _line("erased", f"{review.erased_at:%Y-%m-%d %H:%M:%S} UTC; it was about {review.tool}")
+            _line("decided", review.decision or "-")
+        for action in actions(review.request) if review.request else ():
             args = "" if action.name == REVIEW_ACTION else f" {json_line(dict(action.args))}"
             _line("asks about", f"{action.name}{args}")
             _line("may be", ", ".join(action.allowed))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, opened
-from bayeslora_tool.cli.terminal import err, out, write
-from bayeslora_tool.quoting import json_line, visible
-
-if TYPE_CHECKING:
-    from bayeslora_tool.desk import FiledReview
+from bayeslora_tool.cli.terminal import err, friendly, out, write
+from bayeslora_tool.quoting import visible
 
 
 def verify(
@@ -41,46 +38,69 @@ def export(
     ledger: LedgerOption = LEDGER,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", dir_okay=False, help="File to write; default: stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            dir_okay=False,
+            help="File to write: .jsonl, .csv or .parquet; default: JSON lines to stdout.",
+        ),
     ] = None,
+    labelled: Annotated[
+        bool,
+        typer.Option(help="Only what has a text and a reviewer's label: to train or calibrate."),
+    ] = False,
 ) -> None:
-    """Write what people decided as JSON lines: labels of the hardest texts there are.
+    """Write what people decided: labels of the hardest texts there are.
 
-    A line has the text, the model's label and the reviewer's (null where they named none: a reject,
-    a tool call), who decided, and when. Reviews that expired have no reviewer and are left out.
+    A row has the text, the model's label and the reviewer's (null where they named none: a reject,
+    a tool call), the probability with which the text came before a person, who decided, and when.
+    Reviews that expired have no reviewer and are left out; of erased ones the text is gone.
 
-    Example: bayeslora desk export -o labels.jsonl
+    Examples: bayeslora desk export -o labels.jsonl --labelled;
+    bayeslora calibrate -d labels.jsonl --label-column reviewer_label ...
     """
     with opened(ledger) as found:
-        lines = [_exported(review) for review in found.reviews("decided", "applied")]
-        lines.sort(key=lambda line: line["when"])
-        text = "".join(json_line(line) + "\n" for line in lines)
+        from bayeslora_tool.desk.exporting import exported, json_lines, write_export
+
+        rows = map(exported, found.decided())
+        if labelled:
+            rows = (row for row in rows if row["text"] and row["reviewer_label"])  # type: ignore[assignment]
         if output is None:
-            write(text)
+            for line in json_lines(rows):
+                write(line)
             return
-        output.write_text(text, encoding="utf-8")
-    err.print(f"{len(lines)} written to {output}", highlight=False)
+        n = write_export(rows, output)
+    err.print(f"{n} written to {output}", highlight=False)
 
 
-def _exported(review: FiledReview) -> dict[str, Any]:
-    from bayeslora_tool.desk.answer import said
+def erase(
+    retain: Annotated[
+        float, typer.Option(min=0, help="Days for which reviews are kept after they are settled.")
+    ],
+    ledger: LedgerOption = LEDGER,
+) -> None:
+    """Erase what people wrote from reviews that were settled long ago; the record still holds.
 
-    word = said(review.request, review.answer)
-    assert review.decided_at is not None
-    return {
-        "text": review.text,
-        "model_label": review.label,
-        "confidence": review.confidence,
-        "decision": word.decision,
-        "reviewer_label": word.label,
-        "message": word.message,
-        "who": review.decided_by,
-        "when": review.decided_at.isoformat(),
-        "tool": review.tool,
-        "graph": review.graph,
-        "thread": review.thread,
-        "key": review.key,
-        "policy": review.policy,
-        "scored_by": review.scored_by,
-        "review": review.id,
-    }
+    Gone are the text, the request, the reason, the answer and its message. What stays: who decided
+    what and when, the labels of model and reviewer, and the scores. `bayeslora desk apply --watch
+    --retain DAYS` does it once a minute.
+
+    Example: bayeslora desk erase --retain 30
+    """
+    with opened(ledger) as found:
+        n = found.erase(retain * 86_400)
+    out.print(f"{n} erased", highlight=False)
+
+
+def new_key() -> None:
+    """Print a new key, with which a ledger encrypts what people wrote: see BAYESLORA_DESK_KEY.
+
+    Keep it where the ledger is not: what it has closed is lost without it. To take another, put
+    the new one first and the old one behind a comma.
+
+    Example: export BAYESLORA_DESK_KEY=$(bayeslora desk new-key)
+    """
+    with friendly():
+        from bayeslora_tool.desk.seal import new_key
+
+        write(new_key() + "\n")

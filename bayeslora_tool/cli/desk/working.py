@@ -31,6 +31,13 @@ def apply(
         bool,
         typer.Option(help="Processes on other machines that were at these threads are gone."),
     ] = False,
+    retain: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="With --watch: days after which what people wrote is erased from settled reviews.",
+        ),
+    ] = None,
 ) -> None:
     """Carry decisions out on their threads. Exit code 1: one of them failed.
 
@@ -42,7 +49,7 @@ def apply(
             from threading import Event
 
             try:
-                found.work(Event())
+                found.work(Event(), retain=None if retain is None else 86_400 * retain)
             except KeyboardInterrupt:
                 return
         done = found.apply(takeover=takeover)

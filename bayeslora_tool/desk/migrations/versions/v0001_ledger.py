@@ -1,4 +1,4 @@
-"""The ledger: reviews, the chain of events with its head, the work under way, and people."""
+"""The ledger: reviews, the chain of events with its head, work under way, people and webhooks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,6 +42,8 @@ def upgrade() -> None:
         sa.Column("lease", sa.BigInteger),
         sa.Column("votes", sa.Text),
         sa.Column("answer", sa.Text),
+        sa.Column("decision", sa.Text),
+        sa.Column("reviewer_label", sa.Text),
         sa.Column("decided_by", sa.Text),
         sa.Column("decided_at", sa.BigInteger),
         sa.Column("undo_until", sa.BigInteger),
@@ -120,3 +122,32 @@ def upgrade() -> None:
         sa.Column("until", sa.BigInteger, nullable=False),
     )
     op.bulk_insert(tries, [{"whose": "", "wrong": 0, "until": 0}])
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.String(16), primary_key=True),
+        sa.Column("url", sa.Text, nullable=False),
+        sa.Column("secret", sa.Text, nullable=False),
+        sa.Column("kinds", sa.Text, nullable=False),
+        sa.Column("soon", sa.BigInteger, nullable=False),
+        sa.Column("texts", sa.Boolean, nullable=False),
+        sa.Column("page", sa.Text),
+        sa.Column("created", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("webhook", sa.String(16), nullable=False),
+        sa.Column("review", sa.String(16), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("body", sa.Text),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("next", sa.BigInteger),
+        sa.Column("tries", sa.Integer, nullable=False),
+        sa.Column("holder", sa.Text),
+        sa.Column("until", sa.BigInteger),
+        sa.Column("problem", sa.Text),
+        sa.Column("sent_at", sa.BigInteger),
+    )
+    op.create_index("ix_outbox_webhook", "outbox", ["webhook"])
+    op.create_index("ix_outbox_review", "outbox", ["review"])
+    op.create_index("ix_outbox_next", "outbox", ["next"])
