@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any, Literal, NamedTuple
@@ -48,6 +48,16 @@ class Applied(NamedTuple):
     problem: str | None = None
 
 
+class Carrier(NamedTuple):
+    """What carries decisions out, of the reviews that are filed under one name."""
+
+    carry: Callable[[FiledReview, bool, bool], Result]
+    """Given a review, whether somebody has begun to carry it out before, and ``takeover``."""
+
+    heard: Callable[[FiledReview], object] | None = None
+    """Given an audit that was decided; None: nobody wants to hear of those."""
+
+
 class _Task(NamedTuple):
     """A decision that this process may carry out."""
 
@@ -58,13 +68,13 @@ class _Task(NamedTuple):
 
 
 def apply_next(
-    ledger: Ledger, graphs: dict[str, Graph], *, lease: float, takeover: bool
+    ledger: Ledger, carriers: Mapping[str, Carrier], *, lease: float, takeover: bool
 ) -> Applied | None:
     """Carry out one decision that nobody is at; None if there is none.
 
     Args:
         ledger: Of the decisions.
-        graphs: By the names they are filed under.
+        carriers: By the names that reviews are filed under.
         lease: Seconds for which nobody else may carry it out; prolonged while this process lives.
         takeover: As for ``resume``.
 
@@ -72,14 +82,21 @@ def apply_next(
         LedgerError: The ledger does not answer; what was done is found out by the next try.
     """
     me = f"{platform.node()} {os.getpid()} {uuid4().hex[:8]}"
-    task = ledger.store.write(lambda c: _take(c, ledger, me, [*graphs], lease))
+    task = ledger.store.write(lambda c: _take(c, ledger, me, carriers, lease))
     if task is None:
         return None
     review, problem = task.review, None
+    result: Result
     with _held(ledger, review.id, me, lease):
         try:
             takeover = takeover or task.gone_elsewhere
-            result = _carry_out(graphs[review.graph], review, task.begun_before, takeover)
+            carrier = carriers[review.graph]
+            if review.audit:
+                assert carrier.heard is not None, "only such audits are taken"
+                carrier.heard(review)
+                result = "applied"
+            else:
+                result = carrier.carry(review, task.begun_before, takeover)
         except LedgerError:
             raise
         except Exception as error:  # of the graph, its tools or its checkpointer: try again later
@@ -93,7 +110,8 @@ def apply_next(
     return Applied(review.id, result, problem)
 
 
-def _carry_out(graph: Graph, review: FiledReview, begun_before: bool, takeover: bool) -> Result:
+def carry_out(graph: Graph, review: FiledReview, begun_before: bool, takeover: bool) -> Result:
+    """Answer a decided review's thread, unless that was done or it asks something else by now."""
     where: dict[str, Any] = {"thread_id": review.thread}
     if review.decided_by is not None:
         where["reviewer"] = review.decided_by
@@ -120,14 +138,18 @@ def _carry_out(graph: Graph, review: FiledReview, begun_before: bool, takeover: 
     return "applied"
 
 
-def _take(c: Connection, ledger: Ledger, me: str, graphs: list[str], lease: float) -> _Task | None:
+def _take(
+    c: Connection, ledger: Ledger, me: str, carriers: Mapping[str, Carrier], lease: float
+) -> _Task | None:
     head_of(c, lock=True)  # one after another
+    hear = [name for name, carrier in carriers.items() if carrier.heard is not None]
+    wanted = sa.or_(REVIEWS.c.audit.is_(False), REVIEWS.c.graph.in_(hear))
     now = ledger.store.now(c)
     query = (
         sa.select(REVIEWS, WORK.c.holder)
         .outerjoin(WORK, WORK.c.review == REVIEWS.c.id)
         .where(REVIEWS.c.state.in_(TO_APPLY), REVIEWS.c.answer.is_not(None))
-        .where(REVIEWS.c.graph.in_(graphs), REVIEWS.c.audit.is_(False))
+        .where(REVIEWS.c.graph.in_([*carriers]), wanted)
         .where(sa.or_(REVIEWS.c.undo_until.is_(None), REVIEWS.c.undo_until <= now))
         .where(sa.or_(WORK.c.until.is_(None), WORK.c.until <= now))
         .order_by(REVIEWS.c.decided_at, REVIEWS.c.id)

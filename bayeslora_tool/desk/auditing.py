@@ -6,12 +6,13 @@ outlive the process that the event was told in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from pydantic import TypeAdapter
 
 from bayeslora_tool.agents.decision_record import fingerprint
@@ -22,6 +23,7 @@ from bayeslora_tool.review.answer_types import answer_type
 from bayeslora_tool.review.requests import REVIEW_ACTION, ask_about, doubt_lines, hitl_request
 
 _DEEPEST = 8  # levels of a state
+_NEWEST = 30  # checkpoints
 _LIKE_A_PREDICTION = {"label", "confidence", "variance", "probabilities"}
 
 
@@ -46,40 +48,64 @@ class _Audit:
         return told and (self.tool is not None or not self.message)
 
 
-class Audits:
-    """The audits that a thread's checkpoints show; the newest is to be taken first."""
+def audit_keys(values: Mapping[str, Any]) -> set[str]:
+    """The keys of the audits that a state shows."""
+    return {str(place["key"]) for place in _audits(values)}
 
-    def __init__(self) -> None:
-        self.found: dict[str, _Audit] = {}
 
-    def take(self, values: Mapping[str, Any]) -> None:
-        """Look at the values of one checkpoint."""
-        for place in _dicts(values, _DEEPEST):
-            if place.get("audit") is True and "audit_rate" in place and "key" in place:
-                self._found(place["key"], place)
-        for place in _dicts(values, _DEEPEST):
-            _beside(place, self.found)
-        messages = values.get("messages")
-        if isinstance(messages, list):
-            _in_conversation(messages, values, self.found)
+def audits(
+    graph: str,
+    thread: str,
+    saver: BaseCheckpointSaver[Any],
+    keys: Collection[str],
+    labels: Sequence[str],
+) -> list[Question]:
+    """The audits of a thread under these keys, as reviews to be filed.
 
-    def questions(
-        self, graph: str, thread: str, labels: Sequence[str], known: Mapping[str, Any]
-    ) -> Iterator[Question]:
-        """Those that are not ``known``, as reviews to be filed."""
-        for key, audit in self.found.items():
-            if key not in known:
-                yield _question(graph, thread, key, audit, labels)
+    Args:
+        graph: Name of the graph.
+        thread: Of the checkpointer.
+        saver: The graph's checkpointer.
+        keys: Of the audits.
+        labels: That may be given; empty: any.
+    """
+    found = {key: _Audit() for key in keys}
+    shown: set[str] = set()
+    # The newest first, as they most often say all; and then all of them twice, since what says
+    # which text was read may come before what says that it was.
+    for limit in (_NEWEST, None, None):
+        # To the end: an async checkpointer cannot be left in the middle.
+        for saved in saver.list({"configurable": {"thread_id": thread}}, limit=limit):
+            shown |= _take(saved.checkpoint["channel_values"], found)
+        if shown == found.keys() and all(audit.whole for audit in found.values()):
+            break
+    return [_question(graph, thread, key, found[key], labels) for key in sorted(shown)]
 
-    def _found(self, key: str, said: Mapping[str, Any]) -> None:
-        audit = self.found.setdefault(key, _Audit())
-        # An outcome, a record of a gate in an agent, or a tool's artifact.
-        audit.rate = said.get("audit_rate", audit.rate)
-        audit.message |= "sha256" in said
-        for name in ("text", "sha256", "prediction", "policy"):
-            if getattr(audit, name) is None:
-                setattr(audit, name, said.get(name))
-        audit.label = audit.label or said.get("label")
+
+def _take(values: Mapping[str, Any], found: Mapping[str, _Audit]) -> set[str]:
+    """Learn what one state says of the audits; the keys of those that it shows."""
+    shown = set()
+    for place in _audits(values):
+        if (audit := found.get(place["key"])) is not None:
+            shown.add(str(place["key"]))
+            # An outcome, a record of a gate in an agent, or a tool's artifact.
+            audit.rate = place["audit_rate"]
+            audit.message |= "sha256" in place
+            for name in ("label", "text", "sha256", "prediction", "policy"):
+                if getattr(audit, name) is None:
+                    setattr(audit, name, place.get(name))
+    for place in _dicts(values, _DEEPEST):
+        _beside(place, found)
+    messages = values.get("messages")
+    if isinstance(messages, list):
+        _in_conversation(messages, values, found)
+    return shown
+
+
+def _audits(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for place in _dicts(values, _DEEPEST):
+        if place.get("audit") is True and "audit_rate" in place and "key" in place:
+            yield place
 
 
 def _dicts(value: Any, deep: int) -> Iterator[Mapping[str, Any]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from math import inf
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from langgraph.checkpoint.serde.types import INTERRUPT
 
-from bayeslora_tool.desk.applying import Applied, apply_next
+from bayeslora_tool.desk.applying import Applied, Carrier, apply_next, carry_out
+from bayeslora_tool.desk.auditing import audit_keys, audits
 from bayeslora_tool.desk.erasing import check_age
 from bayeslora_tool.desk.filing import questions
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
+from bayeslora_tool.desk.review import FiledReview
 from bayeslora_tool.desk.routing import Route, check_due, check_routes
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.store import LedgerError
@@ -28,11 +32,21 @@ logger = logging.getLogger(__name__)
 _LOOKS = 60.0  # seconds between two looks at all threads
 
 
+class Labelled(Protocol):
+    """Who learns from the labels of audits: a :class:`~bayeslora_tool.monitoring.Monitor`."""
+
+    def audited(self, key: str, *, wrong: bool) -> None:
+        """Take in one label."""
+        ...
+
+
 class _Watched(NamedTuple):
     graph: Graph
     due: float | None
     priority: int
     routes: tuple[Route, ...]
+    labels: tuple[str, ...]
+    monitor: Labelled | None
 
 
 class Desk:
@@ -54,6 +68,7 @@ class Desk:
         self.ledger = ledger
         self.lease = lease
         self._watched: dict[str, _Watched] = {}
+        self._known: set[str] = set()  # audits that are filed
 
     def watch(
         self,
@@ -63,15 +78,19 @@ class Desk:
         due: float | None = None,
         priority: int = 0,
         routes: Sequence[Route] = (),
+        labels: Sequence[str] = (),
+        monitor: Labelled | None = None,
     ) -> Graph:
-        """The same graph, which files what it asks.
+        """The same graph, which files what it asks, and what of it shall be audited.
 
         Args:
             graph: Compiled with a checkpointer.
             name: Under which its reviews are filed, the same in each process; by default its own.
             due: Seconds until a review that nobody decides expires and rejects, > 0; None: never.
-            priority: The higher, the sooner its reviews are worked off.
+            priority: The higher, the sooner its reviews are worked off. Audits come after them.
             routes: Where its reviews go: each by the first that fits, or else to everybody.
+            labels: That an audit may be given; empty: any.
+            monitor: That watches the graph's policy: it learns each audit's label, once.
 
         Raises:
             ValueError: No checkpointer, or another graph is watched under that name, or a route
@@ -83,9 +102,14 @@ class Desk:
             raise ValueError(f"`name` (={name!r}) is that of another graph; give each its own")
         check_due(due)
         check_routes(routes, due)
-        watcher = Watcher(lambda thread: self._look(name, thread))
+        watcher = Watcher(
+            lambda thread: self._look(name, thread),
+            lambda thread, keys: self._file_audits(name, thread, keys),
+        )
         watched = graph.with_config(callbacks=[watcher])
-        self._watched[name] = _Watched(watched, due, priority, tuple(routes))
+        self._watched[name] = _Watched(
+            watched, due, priority, tuple(routes), tuple(labels), monitor
+        )
         return watched
 
     def sync(self) -> Reconciled:
@@ -97,14 +121,14 @@ class Desk:
         done = Reconciled(0, 0)
         for name, watched in self._watched.items():
             reviews = self.ledger.reviews(*UNDECIDED, graph=name)
-            threads = dict.fromkeys([*_that_ask(watched.graph), *(one.thread for one in reviews)])
-            for thread in threads:
-                try:
+            asks, audited = _survey(watched.graph, self._known)
+            undecided = (one.thread for one in reviews if not one.audit)
+            for thread in dict.fromkeys([*asks, *undecided]):
+                with _one_of_many(name, thread):
                     done += self._look(name, thread)
-                except LedgerError:
-                    raise
-                except Exception:  # one that cannot be read keeps no other from being filed
-                    logger.exception("thread %r of %r was not looked at", thread, name)
+            for thread, keys in audited.items():
+                with _one_of_many(name, thread):
+                    done += self._file_audits(name, thread, keys)
         return done
 
     def apply(self, *, takeover: bool = False) -> list[Applied]:
@@ -118,10 +142,10 @@ class Desk:
             LedgerError: The ledger does not answer.
         """
         self.ledger.keep_time()
-        graphs = {name: watched.graph for name, watched in self._watched.items()}
+        carriers = {name: _carrier(watched) for name, watched in self._watched.items()}
         done = []
         while (
-            one := apply_next(self.ledger, graphs, lease=self.lease, takeover=takeover)
+            one := apply_next(self.ledger, carriers, lease=self.lease, takeover=takeover)
         ) is not None:
             done.append(one)
             if one.result == "withdrawn":  # perhaps the thread asks something else now
@@ -170,6 +194,13 @@ class Desk:
                 logger.exception("this round of the desk broke off; the next one tries again")
             stop.wait(every)
 
+    def _file_audits(self, name: str, thread: str, keys: set[str]) -> Reconciled:
+        watched = self._watched[name]
+        found = audits(name, thread, saver_of(watched.graph), keys, watched.labels)
+        done = self.ledger.reconcile(found, priority=watched.priority, routes=watched.routes)
+        self._known |= {str(one.key) for one in found}
+        return done
+
     def _look(self, name: str, thread: str) -> Reconciled:
         watched = self._watched[name]
         # In this order: what is filed while we look at the thread, we know nothing of.
@@ -189,15 +220,50 @@ class Desk:
         )
 
 
-def _that_ask(graph: Graph) -> Iterator[str]:
-    """The threads of a graph's checkpointer whose newest state has a question in it."""
-    newest: dict[str, tuple[str, bool]] = {}
+def _carrier(watched: _Watched) -> Carrier:
+    monitor = watched.monitor
+
+    def heard(review: FiledReview) -> None:
+        assert monitor is not None
+        wrong = review.decision == "reject" or review.reviewer_label != review.label
+        monitor.audited(str(review.key), wrong=wrong)
+
+    return Carrier(partial(carry_out, watched.graph), None if monitor is None else heard)
+
+
+@contextmanager
+def _one_of_many(name: str, thread: str) -> Iterator[None]:
+    try:
+        yield
+    except LedgerError:
+        raise
+    except Exception:  # one that cannot be read keeps no other from being filed
+        logger.exception("thread %r of %r was not looked at", thread, name)
+
+
+def _survey(graph: Graph, known: Collection[str]) -> tuple[list[str], dict[str, set[str]]]:
+    """Which threads of a graph's checkpointer ask something, and their audits.
+
+    Args:
+        graph: With the checkpointer.
+        known: Keys of audits that need not be found again.
+
+    Returns:
+        The threads whose newest state has a question in it; and, by thread, the keys of audits.
+    """
+    newest: dict[str, tuple[str, bool, bool]] = {}
+    audited: dict[str, set[str]] = {}
     for saved in saver_of(graph).list(None):
-        where = saved.config["configurable"]
+        where, values = saved.config["configurable"], saved.checkpoint["channel_values"]
+        thread, number = str(where["thread_id"]), str(where["checkpoint_id"])
+        if keys := audit_keys(values).difference(known):
+            audited.setdefault(thread, set()).update(keys)
         if where.get("checkpoint_ns"):
             continue
-        thread, number = str(where["thread_id"]), str(where["checkpoint_id"])
-        if number >= newest.get(thread, ("", False))[0]:
+        if number >= newest.get(thread, ("", False, False))[0]:
             asks = any(channel == INTERRUPT for _, channel, _ in saved.pending_writes or [])
-            newest[thread] = (number, asks)
-    yield from (thread for thread, (_, asks) in newest.items() if asks)
+            # Graphs that share a checkpointer have threads, but seldom channels, in common.
+            newest[thread] = (number, asks, values.keys() <= graph.channels.keys())
+    own = {thread for thread, (_, _, own) in newest.items() if own}
+    asking = [thread for thread, (_, asks, _) in newest.items() if asks]
+    return asking, {thread: keys for thread, keys in audited.items() if thread in own}

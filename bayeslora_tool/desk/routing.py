@@ -68,6 +68,8 @@ def route_of(
 ) -> Route:
     """The first route that fits, or the one for all others, with what it leaves open.
 
+    Audits go to the same group, after what somebody waits for, and are never due.
+
     Args:
         question: What is asked.
         routes: Of the graph.
@@ -75,6 +77,9 @@ def route_of(
         priority: Of the graph's reviews.
     """
     found = next((route for route in routes if route.fits(question)), Route())
+    if question.audit:  # holds nothing up, so that nothing becomes of it by itself
+        least = priority if found.priority is None else found.priority
+        return replace(found, due=None, next_group=None, needed=1, priority=least - 1)
     return replace(
         found,
         due=due if found.due is None else found.due,

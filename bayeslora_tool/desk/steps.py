@@ -171,7 +171,8 @@ def file(change: Writer, question: Question, route: Route) -> bool:
     }
     if question.prediction is not None:
         values["prediction"] = canonical(question.prediction)
-    values |= _scores(question.prediction or {})
+    shown = question.request["action_requests"][0]["args"] if question.audit else {}
+    values |= _scores(question.prediction or shown)
     values = closed(c, values)
     c.execute(sa.insert(REVIEWS).values(**values))
     _tally(change, values, 1)
