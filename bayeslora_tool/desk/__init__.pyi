@@ -5,6 +5,7 @@ from .people import Person as Person
 from .refusal import ReviewError as ReviewError
 from .review import FiledReview as FiledReview
 from .routing import Route as Route
+from .server import Server as Server
 from .states import TRANSITIONS as TRANSITIONS
 from .states import State as State
 from .store import LedgerError as LedgerError

@@ -49,6 +49,12 @@ def tools_of(request: Mapping[str, Any]) -> str:
     return ", ".join(action.name for action in actions(request))
 
 
+def shown_scores(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Text, label, confidence and variance, where a request of ours shows them."""
+    asked = actions(request)
+    return asked[0].args if len(asked) == 1 and asked[0].name == REVIEW_ACTION else {}
+
+
 def signed(answer: Any, by: str, schema: Mapping[str, Any] | None) -> Any:
     """The answer with who gives it, in place of who it says it is from.
 

@@ -7,14 +7,13 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from threading import Event, Thread
+from threading import Event
 from typing import Any, NamedTuple, Protocol
 
 from langgraph.checkpoint.serde.types import INTERRUPT
 
 from bayeslora_tool.desk.applying import Applied, Carrier, apply_next, carry_out
 from bayeslora_tool.desk.auditing import audit_keys, audits
-from bayeslora_tool.desk.erasing import check_age
 from bayeslora_tool.desk.filing import questions
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
@@ -23,13 +22,12 @@ from bayeslora_tool.desk.routing import Route, check_due, check_routes
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.watching import Watcher
+from bayeslora_tool.desk.working import work
 from bayeslora_tool.graphs.script import run
 from bayeslora_tool.graphs.thread import ThreadError
 from bayeslora_tool.graphs.turn import Graph, check_config, saver_of, view_of
 
 logger = logging.getLogger(__name__)
-
-_LOOKS = 60.0  # seconds between two looks at all threads
 
 
 class Labelled(Protocol):
@@ -164,35 +162,7 @@ class Desk:
             retain: Seconds after which what people wrote is erased from settled reviews, >= 0;
                 None: never. See :meth:`Ledger.erase`.
         """
-        if retain is not None:
-            check_age("retain", retain)
-        tells = Thread(
-            target=self.ledger.webhooks.send_until,
-            args=(stop,),
-            kwargs={"every": every},
-            name="desk webhooks",
-            daemon=True,  # who is told may take their time
-        )
-        tells.start()
-        rounds = max(1, round(_LOOKS / every))
-        done = 0
-        while not stop.is_set():
-            try:
-                if done % rounds == 0:
-                    self.sync()
-                    if retain is not None:
-                        self.ledger.erase(retain)
-                for one in self.apply():
-                    if one.result == "failed":
-                        # The rest of it may quote the text.
-                        kind = (one.problem or "").partition(":")[0]
-                        logger.error("review %s failed (%s); `show` says more", one.review, kind)
-                done += 1
-            except LedgerError as error:
-                logger.error("%s", error)
-            except Exception:  # of a checkpointer
-                logger.exception("this round of the desk broke off; the next one tries again")
-            stop.wait(every)
+        work(self.ledger, self.sync, self.apply, stop, every, retain)
 
     def _file_audits(self, name: str, thread: str, keys: set[str]) -> Reconciled:
         watched = self._watched[name]

@@ -51,7 +51,9 @@ def questions(graph: str, view: ThreadView, saver: BaseCheckpointSaver[Any]) -> 
             if not for_reviewers(request):
                 continue
             assert request is not None
-            found = _of_graph(place.values) or _of_agent(place, step, request, saver) or _Found()
+            found = (
+                found_in_graph(place.values) or _of_agent(place, step, request, saver) or _Found()
+            )
             asked.append(
                 Question(
                     graph=graph,
@@ -75,8 +77,8 @@ def _steps(place: StateSnapshot) -> Iterator[tuple[StateSnapshot, PregelTask]]:
             yield place, step
 
 
-def _of_graph(values: Any) -> _Found | None:
-    """From the state of a gate that is a graph."""
+def found_in_graph(values: Any) -> _Found | None:
+    """What the state of a gate that is a graph says of its question; None: it is none."""
     if not isinstance(values, Mapping):
         return None
     prefix = RESERVED if f"{RESERVED}key" in values else ""

@@ -279,6 +279,11 @@ class Ledger:
         query = sa.select(REVIEWS.c.id).where(mine, REVIEWS.c.state.in_(UNDECIDED))
         return self.store.read(lambda c: list(c.execute(query).scalars()))
 
+    def graphs(self) -> list[str]:
+        """The names under which reviews are filed."""
+        query = sa.select(REVIEWS.c.graph).distinct().order_by(REVIEWS.c.graph)
+        return self.store.read(lambda c: list(c.execute(query).scalars()))
+
     def keep_time(self) -> None:
         """Return claims whose lease is over, and pass on or let expire what was due."""
         while self._keep_time():

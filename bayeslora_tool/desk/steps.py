@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from bayeslora_tool.desk.answer import in_short, rejection
+from bayeslora_tool.desk.answer import in_short, rejection, shown_scores
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.names import THE_DESK
 from bayeslora_tool.desk.refusal import ReviewError, has_voted, not_to_be_had
@@ -171,8 +171,7 @@ def file(change: Writer, question: Question, route: Route) -> bool:
     }
     if question.prediction is not None:
         values["prediction"] = canonical(question.prediction)
-    shown = question.request["action_requests"][0]["args"] if question.audit else {}
-    values |= _scores(question.prediction or shown)
+    values |= _scores(question.prediction or shown_scores(question.request))
     values = closed(c, values)
     c.execute(sa.insert(REVIEWS).values(**values))
     _tally(change, values, 1)

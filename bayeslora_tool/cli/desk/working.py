@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
+from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption
 from bayeslora_tool.cli.importing import imported
 from bayeslora_tool.cli.terminal import friendly, out
 from bayeslora_tool.quoting import one_line
 
-if TYPE_CHECKING:
-    from bayeslora_tool.desk import Desk
-
 DeskArgument = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="MODULE:NAME",
         help="Your Desk, with the graphs that it watches; the module's code runs.",
     ),
 ]
+ServerOption = Annotated[
+    str | None,
+    typer.Option("--server", help="Instead: the address of a LangGraph server, with --ledger."),
+]
 
 
 def apply(
-    desk: DeskArgument,
+    desk: DeskArgument = None,
+    server: ServerOption = None,
+    ledger: LedgerOption = LEDGER,
     keep_on: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on until interrupted (Ctrl-C).")
     ] = False,
@@ -41,10 +47,10 @@ def apply(
 ) -> None:
     """Carry decisions out on their threads. Exit code 1: one of them failed.
 
-    Example: bayeslora desk apply my_app:desk --watch
+    Examples: bayeslora desk apply my_app:desk --watch;
+    bayeslora desk apply --server http://127.0.0.1:2024 --watch
     """
-    with friendly():
-        found = _desk(desk)
+    with friendly(), _found(desk, server, ledger) as found:
         if keep_on:
             from threading import Event
 
@@ -52,7 +58,7 @@ def apply(
                 found.work(Event(), retain=None if retain is None else 86_400 * retain)
             except KeyboardInterrupt:
                 return
-        done = found.apply(takeover=takeover)
+        done = found.apply(takeover=takeover) if desk else found.apply()
         for one in done:
             out.print(one.review, one.result, end=" ", highlight=False)
             out.print(one_line(one.problem or ""), markup=False, highlight=False)
@@ -61,20 +67,35 @@ def apply(
         raise typer.Exit(1)
 
 
-def sync(desk: DeskArgument) -> None:
+def sync(
+    desk: DeskArgument = None, server: ServerOption = None, ledger: LedgerOption = LEDGER
+) -> None:
     """File what waits in the checkpointers and was missed; withdraw what was settled elsewhere.
 
-    Example: bayeslora desk sync my_app:desk
+    Examples: bayeslora desk sync my_app:desk; bayeslora desk sync --server http://127.0.0.1:2024
     """
-    with friendly():
-        done = _desk(desk).sync()
+    with friendly(), _found(desk, server, ledger) as found:
+        done = found.sync()
     out.print(f"{done.filed} filed, {done.withdrawn} withdrawn", highlight=False)
 
 
-def _desk(spec: str) -> Desk:
-    from bayeslora_tool.desk import Desk
+@contextmanager
+def _found(spec: str | None, url: str | None, ledger: str) -> Iterator[Any]:
+    from bayeslora_tool.desk import Desk, Ledger, Server
 
+    if (spec is None) == (url is None):
+        raise ValueError("give either MODULE:NAME, your Desk, or --server with an address")
+    if url is not None:
+        from httpx import HTTPError
+
+        try:
+            with Ledger(ledger) as opened, Server(opened, url) as server:
+                yield server
+        except HTTPError as error:
+            raise ValueError(f"the server {url} does not answer: {error}") from None
+        return
+    assert spec is not None
     found = imported("MODULE:NAME", spec)
     if not isinstance(found, Desk):
         raise TypeError(f"{spec} must be a Desk that watches your graphs, got {found!r:.80}")
-    return found
+    yield found
