@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from langgraph.types import Interrupt
+
 from bayeslora_tool.desk.states import State
+from bayeslora_tool.review.agui import agui_interrupts
 
 
 def canonical(value: object) -> str:
@@ -145,6 +148,26 @@ class FiledReview(Question):
     def id(self) -> str:
         """Of the review."""
         return self.filed_as
+
+    def to_ag_ui(self) -> dict[str, Any]:
+        """What it asks as one of AG-UI's interrupts, with ``expiresAt`` and ``responseSchema``.
+
+        ``metadata`` has the request itself, and what the desk knows of the review. Where it goes to
+        the next group when it is due, that is not its end, and ``expiresAt`` is left out.
+        """
+        asked = Interrupt(value=self.request, id=self.interrupt, response_schema=self.schema)  # type: ignore[arg-type]
+        (found,) = agui_interrupts([asked])
+        if self.due is not None and self.next_group is None:
+            found["expiresAt"] = self.due.isoformat()
+        found["metadata"]["bayeslora_desk"] = {
+            "review": self.id,
+            "state": self.state,
+            "group": self.group,
+            "priority": self.priority,
+            "label": self.label,
+            "confidence": self.confidence,
+        }
+        return found
 
     @property
     def scored_by(self) -> str | None:

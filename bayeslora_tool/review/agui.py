@@ -21,7 +21,8 @@ def agui_interrupts(interrupts: Iterable[Any]) -> list[dict[str, Any]]:
     A ``ToolApprovalRequest`` (``interrupt_mode="per_call"``) is bound to its call: ``tool_call``
     with ``toolCallId``, answered in AG-UI's own way (``approved``, ``editedArgs``). All else is
     ``input_required``, answered by ``responseSchema``. The request itself stands in ``metadata``.
-    Nothing expires here, so ``expiresAt`` is left out.
+    Nothing expires here, so ``expiresAt`` is left out; of a review at a desk it is known
+    (``FiledReview.to_ag_ui``).
 
     Args:
         interrupts: From ``graph.get_state(config).interrupts`` or ``state["__interrupt__"]``.

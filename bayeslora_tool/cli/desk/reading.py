@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, NameArgument, opened
-from bayeslora_tool.cli.terminal import err, out
+from bayeslora_tool.cli.terminal import err, out, write
 from bayeslora_tool.quoting import json_line, one_line, visible
 
 if TYPE_CHECKING:
@@ -88,7 +88,13 @@ def list_reviews(
             err.print("no review is " + (" or ".join(states) or "there"))
 
 
-def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
+def show(
+    name: NameArgument,
+    ledger: LedgerOption = LEDGER,
+    ag_ui: Annotated[
+        bool, typer.Option("--ag-ui", help="As one of AG-UI's interrupts, in JSON.")
+    ] = False,
+) -> None:
     """Show one review: what is asked, why, what may be answered, and what happened so far."""
     with opened(ledger) as found:
         from bayeslora_tool.desk.refusal import changed
@@ -98,6 +104,9 @@ def show(name: NameArgument, ledger: LedgerOption = LEDGER) -> None:
         review = found.review(name)
         if review.erased_at is None and review.digest != review.shown:
             raise changed(review)
+        if ag_ui:
+            write(json_line(review.to_ag_ui()) + "\n")
+            return
         _line("review", review.id)
         _line("graph, thread", f"{review.graph}, {review.thread}")
         _line("state", _state(review))
