@@ -18,6 +18,7 @@ from bayeslora_tool.desk.review import canonical
 from bayeslora_tool.desk.states import STATES, TRANSITIONS
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.tables import METADATA
+from bayeslora_tool.review.requests import review_request
 from tests.desk.filed import APPROVE, REJECT, file, meddle, question, refused, steps
 
 
@@ -38,7 +39,8 @@ def test_scores_have_columns_of_their_own_where_a_database_can_hold_them(ledger:
     odd = question(
         "odd 2", prediction={**plain, "confidence": float("nan"), "label": "a\x00\ud800"}
     )
-    none = question("odd 3", prediction=None)
+    unscored = review_request(text="odd 3", prediction=None, reason="it broke", labels=())
+    none = question("odd 3", prediction=None, request=unscored)
     ledger.reconcile([question("odd"), odd, none])
     found = {r.text: (r.label, r.confidence, r.variance) for r in ledger.reviews()}
     assert found == {
