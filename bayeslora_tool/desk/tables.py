@@ -1,6 +1,6 @@
 """The ledger's tables.
 
-``reviews`` is what the events add up to; :func:`~bayeslora_tool.desk.chain.damages` adds them up
+``reviews`` is what the events add up to; :func:`~bayeslora_tool.desk.verifying.damages` adds them up
 again and compares. Times are milliseconds since 1970 by the database's clock.
 """
 

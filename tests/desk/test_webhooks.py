@@ -18,9 +18,10 @@ import pytest
 
 from bayeslora_tool.desk import sending
 from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.seal import new_key
 from tests.desk.children import Child
-from tests.desk.filed import APPROVE, file, hidden, meddle
+from tests.desk.filed import APPROVE, file, hidden, meddle, question
 from tests.server_process import LOOPBACK, free_port
 
 pytestmark = LOOPBACK
@@ -147,6 +148,21 @@ def test_each_hears_what_it_is_to_hear_of(ledger: Ledger, receiver: Receiver) ->
     decided = file(ledger, "odd decided", due=20)
     ledger.decide(decided.id, APPROVE, "ann")
     assert ledger.webhooks.send() == []
+
+
+def test_the_next_group_hears_of_what_goes_on_to_it(ledger: Ledger, receiver: Receiver) -> None:
+    ledger.webhooks.add(receiver.url, on=["filed", "due-soon"], soon=0.2)
+    route = Route(group="cards", next_group="leads", due=0.6)
+    ledger.reconcile([question()], routes=[route])
+    ends = time.monotonic() + 10
+    while len(receiver.came) < 4 and time.monotonic() < ends:
+        ledger.keep_time()
+        ledger.webhooks.send()
+        time.sleep(0.02)
+    assert [(one["type"], one["data"]["group"]) for one in receiver.bodies()] == [
+        ("review.filed", "cards"), ("review.due-soon", "cards"),
+        ("review.filed", "leads"), ("review.due-soon", "leads"),
+    ]  # fmt: skip
 
 
 def test_what_was_filed_before_is_not_told(ledger: Ledger, receiver: Receiver) -> None:
