@@ -17,7 +17,7 @@ from bayeslora_tool.desk.auditing import audit_keys, audits
 from bayeslora_tool.desk.filing import questions
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
-from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.review import FiledReview, audit_id
 from bayeslora_tool.desk.routing import Route, check_due, check_routes
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.store import LedgerError
@@ -124,7 +124,7 @@ class Desk:
             for thread in dict.fromkeys([*asks, *undecided]):
                 with _one_of_many(name, thread):
                     done += self._look(name, thread)
-            for thread, keys in audited.items():
+            for thread, keys in self._unfiled(audited).items():
                 with _one_of_many(name, thread):
                     done += self._file_audits(name, thread, keys)
         return done
@@ -163,6 +163,13 @@ class Desk:
                 None: never. See :meth:`Ledger.erase`.
         """
         work(self.ledger, self.sync, self.apply, stop, every, retain)
+
+    def _unfiled(self, audited: dict[str, set[str]]) -> dict[str, set[str]]:
+        """Of audits, by thread, those that the ledger lacks."""
+        ids = {audit_id(thread, key): key for thread, keys in audited.items() for key in keys}
+        self._known |= {ids[name] for name in self.ledger.filed([*ids])}
+        left = {thread: keys - self._known for thread, keys in audited.items()}
+        return {thread: keys for thread, keys in left.items() if keys}
 
     def _file_audits(self, name: str, thread: str, keys: set[str]) -> Reconciled:
         watched = self._watched[name]

@@ -279,6 +279,14 @@ class Ledger:
         query = sa.select(REVIEWS.c.id).where(mine, REVIEWS.c.state.in_(UNDECIDED))
         return self.store.read(lambda c: list(c.execute(query).scalars()))
 
+    def filed(self, names: Sequence[str]) -> set[str]:
+        """Which of these ids are those of reviews."""
+        found: set[str] = set()
+        for i in range(0, len(names), _PAGE):
+            query = sa.select(REVIEWS.c.id).where(REVIEWS.c.id.in_(names[i : i + _PAGE]))
+            found |= set(self.store.read(lambda c, query=query: c.execute(query).scalars().all()))  # type: ignore[misc]
+        return found
+
     def graphs(self) -> list[str]:
         """The names under which reviews are filed."""
         query = sa.select(REVIEWS.c.graph).distinct().order_by(REVIEWS.c.graph)

@@ -41,6 +41,11 @@ def review_id(graph: str, thread: str, interrupt: str, digest: str) -> str:
     return sha256(canonical([graph, thread, interrupt, digest]).encode()).hexdigest()[:16]
 
 
+def audit_id(thread: str, key: str | None) -> str:
+    """The same for each filing of the audit of what proceeded under a key."""
+    return sha256(canonical(["audit", thread, key]).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What a thread asks: all of a review that its graph says.
@@ -84,7 +89,7 @@ class Question:
     def id(self) -> str:
         """Of the review."""
         if self.audit:  # of one key there is one, whatever the graph is called
-            return review_id("", self.thread, self.interrupt, "")
+            return audit_id(self.thread, self.key)
         return review_id(self.graph, self.thread, self.interrupt, self.digest)
 
 

@@ -13,6 +13,7 @@ import os
 import platform
 import random
 from base64 import b64decode, b64encode
+from contextvars import ContextVar
 from threading import Event
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -126,8 +127,24 @@ def deliver(url: str, secret: str, message: str, at: int, body: str) -> str | No
         return f"{type(error).__name__}: {error}"[:_WORDS]
 
 
+_posting: ContextVar[bool] = ContextVar("posting", default=False)
+
+
+class _SaysNoAddress(logging.Filter):
+    """Whoever knows a webhook's address may post there, so the log of httpx does not tell it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it may be said."""
+        return not _posting.get()
+
+
+logging.getLogger("httpx").addFilter(_SaysNoAddress())
+
+
 async def _post(url: str, body: str, headers: dict[str, str]) -> str | None:
     import httpx
+
+    _posting.set(True)  # in this task
 
     # A proxy is for the world; what is on this machine is not asked of it.
     client = httpx.AsyncClient(follow_redirects=False, trust_env=url.startswith("https:"))

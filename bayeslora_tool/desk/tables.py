@@ -1,7 +1,7 @@
 """The ledger's tables.
 
-``reviews`` is what the events add up to; :func:`~bayeslora_tool.desk.verifying.damages` adds them up
-again and compares. Times are milliseconds since 1970 by the database's clock.
+``reviews`` is what the events add up to; :func:`~bayeslora_tool.desk.verifying.damages` adds them
+up again and compares. Times are milliseconds since 1970 by the database's clock.
 """
 
 from __future__ import annotations

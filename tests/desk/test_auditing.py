@@ -134,6 +134,12 @@ def test_run_again_restarted_and_seen_twice_an_audit_is_filed_once(ledger: Ledge
     assert desk.sync() == again.sync() == other.sync() == (0, 0)
     graph.invoke(None, on(1))
     assert len(ledger.reviews()) == 1
+    # After a restart the checkpoints of what is filed are not read again.
+    fresh = Desk(ledger)
+    fresh.watch(plain, name="g")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bayeslora_tool.desk.desk.audits", lambda *_: 1 / 0)
+        assert fresh.sync() == (0, 0)
 
 
 def test_what_a_crash_left_out_sync_finds_also_after_the_next_text(ledger: Ledger) -> None:

@@ -360,6 +360,20 @@ def test_address_secret_and_message_are_closed_with_the_ledgers_key(
     assert b"zanzibar" in receiver.came[0][1]
 
 
+def test_no_log_tells_an_address(
+    ledger: Ledger, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    import httpx
+
+    with caplog.at_level("INFO"):
+        httpx.post(f"{receiver.url}/others", content="{}", trust_env=False)
+        assert "/others" in caplog.text  # so one would see it
+        ledger.webhooks.add(f"{receiver.url}/secret")
+        file(ledger)
+        assert ledger.webhooks.send()[0].problem is None
+    assert "/secret" not in caplog.text
+
+
 def test_what_was_sent_or_is_erased_keeps_no_message(ledger: Ledger, receiver: Receiver) -> None:
     ledger.webhooks.add(receiver.url, texts=True)
     review = hidden(ledger, "odd zanzibar")

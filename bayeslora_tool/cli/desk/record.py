@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -66,8 +67,9 @@ def export(
         if labelled:
             rows = (row for row in rows if row["text"] and row["reviewer_label"])  # type: ignore[assignment]
         if output is None:
-            for line in json_lines(rows):
-                write(line)
+            lines = json_lines(rows)
+            while some := "".join(islice(lines, 500)):
+                write(some)
             return
         n = write_export(rows, output)
     err.print(f"{n} written to {output}", highlight=False)

@@ -51,6 +51,8 @@ def apply(
     bayeslora desk apply --server http://127.0.0.1:2024 --watch
     """
     with friendly(), _found(desk, server, ledger) as found:
+        if server is not None and takeover:
+            raise ValueError("--takeover is for MODULE:NAME: a server knows its own processes")
         if keep_on:
             from threading import Event
 
