@@ -149,7 +149,10 @@ def test_a_value_outside_its_choices_is_kept_until_it_is_changed() -> None:
     ],
 )
 def test_a_schema_that_leads_elsewhere_or_nowhere_is_an_error_and_nothing_is_fetched(
-    schema: Any,
+    schema: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fetched: list[Any] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *one, **_: fetched.append(one))
     with pytest.raises(ValueError, match="the tool's own schema"):
         check({"a": 1}, schema)
+    assert fetched == []
