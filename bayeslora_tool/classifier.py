@@ -425,6 +425,22 @@ class BayesLoRAClassifier:
             result[:, rows] = self.network.draw(batch, scoring.seed, range(scoring.n_draws))
         return result
 
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Where texts lie as the backbone reads them: (N, d), float32, in the caller's order.
+
+        The adapter is off: each is the mean of the backbone's last hidden state over the text's
+        tokens, at norm 1, so that a product of two is their cosine, how alike they are.
+
+        Args:
+            texts: As for :meth:`predict`.
+        """
+        encoded = self.network.encoder.encode(texts)
+        rows, parts = [], []
+        for batch in batches(encoded, TOKENS_PER_PASS):
+            rows += [text.position for text in batch]
+            parts.append(self.network.backbone(batch))
+        return torch.cat(parts)[torch.tensor(rows).argsort()]
+
     def passes(self, texts: Sequence[str]) -> Pass:
         """Logits and features without noise, texts in the caller's order."""
         encoded = self.network.encoder.encode(texts)

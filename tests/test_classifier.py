@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from bayeslora_tool import BayesLoRAClassifier, Policy, Scoring, classifier, decide
+from bayeslora_tool.artifacts.frozen import FrozenWeights
 from bayeslora_tool.calibration.adapter import measure_forecast, measure_offset
 from bayeslora_tool.inference import network
 from bayeslora_tool.inference.forecast import UNMEASURED
@@ -337,3 +339,27 @@ def test_scoring_is_named_in_full_and_thresholds_hold_for_it_only(tiny: Any) -> 
     decision = decide(q, policy)
     assert decision.action == "escalate"
     assert "calibrated for another scoring" in decision.reason
+
+
+class TestEmbedding:
+    @pytest.mark.parametrize("merge", [True, False])
+    @pytest.mark.parametrize("placement", ["rank", "input"])
+    def test_it_is_the_plain_backbones_mean_pooling(
+        self, tiny_adapter: Any, tiny_backbone: Any, placement: Any, merge: bool
+    ) -> None:
+        frozen = None if merge else FrozenWeights()
+        loaded = BayesLoRAClassifier.from_pretrained(
+            tiny_adapter, placement=placement, frozen=frozen
+        )
+        backbone = AutoModel.from_pretrained(tiny_backbone).eval()
+        expected = []
+        for text in TEXTS:
+            inputs = loaded.tokenizer(text, return_tensors="pt")
+            with torch.no_grad():
+                states = backbone(**inputs).last_hidden_state[0]
+            expected.append(torch.nn.functional.normalize(states.mean(dim=0), dim=0))
+        found = loaded.embed(TEXTS)
+        assert torch.allclose(found, torch.stack(expected), atol=1e-5)
+        adapted = loaded.passes(TEXTS).features[:, -1]
+        assert not torch.allclose(found, adapted, atol=1e-3)
+        assert torch.allclose(loaded.passes(TEXTS).features[:, -1], adapted)  # and is back after it

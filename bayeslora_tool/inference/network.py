@@ -22,7 +22,7 @@ from bayeslora_tool.inference.encoding import Encoded
 from bayeslora_tool.inference.estimators import log_odds
 from bayeslora_tool.inference.fused import fuse
 from bayeslora_tool.inference.linearization import linearization
-from bayeslora_tool.inference.posterior import AdapterPosterior
+from bayeslora_tool.inference.posterior import AdapterPosterior, NoAdapter, activate
 from bayeslora_tool.inference.wording import Wording
 from bayeslora_tool.workers import begin_anew_after_fork
 
@@ -263,6 +263,14 @@ class Network:
                 logits = self._forward(batch, copies=len(some))
             parts.append(self._tempered(logits).softmax(dim=-1))
         return torch.cat(parts).reshape(len(draws), len(batch), -1)
+
+    def backbone(self, batch: Sequence[Encoded]) -> Tensor:
+        """(B, d) The backbone's last hidden state, its mean over the tokens, at norm 1.
+
+        The adapter is off, so this is what the backbone was trained for, if that was to embed.
+        """
+        with torch.inference_mode(), activate(NoAdapter(self.posterior)):
+            return self._pass(batch, quick=False).features[:, -1].cpu().float()
 
     def _pass(self, batch: Sequence[Encoded], *, quick: bool, features: bool = True) -> Raw:
         if quick:

@@ -277,6 +277,17 @@ class FixedDraws:
         return (h.reshape(t, -1, positions, n) * mask).reshape(h.shape)
 
 
+class NoAdapter(FixedDraws):
+    """Masks of zero: the pass under way is the backbone's alone."""
+
+    def __init__(self, posterior: AdapterPosterior) -> None:
+        super().__init__(posterior, 0, range(1), 1)
+
+    def perturb(self, module: str, h: Tensor) -> Tensor:
+        """Nothing of the adapter's part."""
+        return torch.zeros_like(h)
+
+
 def posterior_of(
     model: nn.Module,
     record: PosteriorRecord | None,

@@ -207,7 +207,9 @@ def test_the_evidence_of_audits_is_the_monitors_in_the_order_of_their_labels() -
         assert (found.n, found.wrong) == (len(mine), sum(one.given == "no" for one in mine))
         assert found.evidence[-1] == pytest.approx(bets.log_wealth)
         assert found.alarm == bets.alarm == (max(found.evidence) >= math.log(10))
-        assert found.bound == pytest.approx(stats.beta.ppf(0.9, found.wrong + 1, found.n - found.wrong))
+        assert found.bound == pytest.approx(
+            stats.beta.ppf(0.9, found.wrong + 1, found.n - found.wrong)
+        )
     assert (bad.alarm, good.alarm, good.unlabelled) == (True, False, 3)
     assert (new.n, new.unlabelled, new.bound, list(new.evidence)) == (0, 1, 1.0, [])
 
