@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the site shows, and what its pages link to.
 PAGES := README.md CHANGELOG.md CONTRIBUTING.md benchmarks configs docs examples langgraph.json
 
-.PHONY: chat-app demo htmx test test-slow lint docs check check-all clean installed-tree
+.PHONY: axe chat-app demo htmx test test-slow lint docs check check-all clean installed-tree
 
 demo: .venv/demo
 	$(BIN)/bayeslora demo
@@ -48,6 +48,16 @@ htmx:
 	cd .venv/htmx && npm pack --silent htmx.org@$(HTMX) && tar xzf htmx.org-$(HTMX).tgz
 	cp .venv/htmx/package/dist/htmx.min.js bayeslora_tool/serving/desk/static/vendor/
 	rm -rf .venv/htmx
+
+# axe-core, for the test that looks for barriers on the review desk's pages.
+axe: .venv/axe/axe.min.js
+
+.venv/axe/axe.min.js: | .venv/dev
+	rm -rf .venv/axe-build
+	mkdir -p .venv/axe-build .venv/axe
+	npm install --no-audit --no-fund --no-save --prefix .venv/axe-build axe-core@4.14.1
+	cp .venv/axe-build/node_modules/axe-core/axe.min.js $@
+	rm -rf .venv/axe-build
 
 # A broken link, or a name in a docstring that is nowhere, is an error.
 docs: .venv/docs installed-tree

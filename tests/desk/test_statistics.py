@@ -1,220 +1,120 @@
-"""Figures of a ledger, beside SciPy's, scikit-learn's, and counts by hand."""
+"""What a ledger says of its desk, beside what was done at it."""
 
 from __future__ import annotations
 
-import math
-import random
-from collections import Counter
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
-import numpy as np
 import pytest
-from scipy import stats
-from sklearn.metrics import cohen_kappa_score
 
-from bayeslora_tool.desk.statistics import (
-    OUTCOMES,
-    Settled,
-    Voted,
-    agreed,
-    agreed_in_pairs,
-    audited,
-    outcome_of,
-    per_day,
-    upper_bound,
-    waited,
-    was_wrong,
-)
-from bayeslora_tool.monitoring.betting import RiskMonitor
+from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.statistics import statistics
+from tests.desk.filed import APPROVE, REJECT, file, meddle, question
 
-MONDAY = datetime(2026, 3, 2, 12, tzinfo=UTC)
+EDIT = {"type": "edit", "edited_action": {"name": "act_on_label", "args": {"label": "no"}}}
+RESPOND = {"type": "respond", "message": "not ours"}
 
 
-def at(moment: datetime) -> int:
-    return round(1000 * moment.timestamp())
+def today(ledger: Ledger, **options: object) -> dict[str, int]:
+    found = statistics(ledger, **options).days  # type: ignore[arg-type]
+    assert list(found)[-1] == datetime.now(UTC).date().isoformat()
+    return {outcome: n for outcome, n in [*found.values()][-1].items() if n}
 
 
-def settled(**changes: Any) -> Settled:
-    values: dict[str, Any] = {
-        "outcome": "approved",
-        "by": "ann",
-        "group": None,
-        "policy": "p",
-        "label": "yes",
-        "given": "yes",
-        "filed": at(MONDAY),
-        "decided": at(MONDAY + timedelta(minutes=1)),
+def test_each_decision_is_counted_once_under_its_name(ledger: Ledger) -> None:
+    for i, (answer, by) in enumerate(
+        [(APPROVE, "ann"), (APPROVE, "bob"), (EDIT, "ann"), (REJECT, "ann"), (RESPOND, "bob")]
+    ):
+        ledger.decide(file(ledger, f"odd {i}").id, answer, by)
+    late = file(ledger, "odd late", due=0.05)
+    file(ledger, "odd open")
+    time.sleep(0.1)
+    assert today(ledger) == {
+        "approved": 2,
+        "edited": 1,
+        "rejected": 1,
+        "responded": 1,
+        "expired": 1,
     }
-    return Settled(**values | changes)
+    assert ledger.review(late.id).state == "expired"
+    ledger.applied(late.id)
+    assert today(ledger)["expired"] == 1  # also when the safe answer was carried out
+    found = statistics(ledger)
+    assert (found.waited.n, found.agreed.n, found.agreed.same) == (5, 3, 2)
+    assert {name: one.n for name, one in found.waited_by.items()} == {"ann": 3, "bob": 2}
+    assert (found.agreed_by["ann"].same, found.agreed_by["bob"].same) == (1, 1)
+    assert found.risks == []
+    assert found.pairs == {}
 
 
-@pytest.mark.parametrize(
-    ("decision", "outcome"),
-    [
-        ("approve", "approved"),
-        ("edit", "edited"),
-        ("reject, reject", "rejected"),
-        ("respond", "responded"),
-        ("approve, reject, approve", "mixed"),
-    ],
-)
-def test_a_decision_has_one_outcome_also_about_several_calls(decision: str, outcome: str) -> None:
-    assert outcome_of(decision) == outcome
-
-
-def test_each_day_of_the_period_is_counted_also_one_on_which_nothing_was_decided() -> None:
-    rng = random.Random(0)
-    reviews = [
-        settled(
-            outcome=rng.choice(OUTCOMES),
-            decided=at(MONDAY + timedelta(hours=rng.choice([-30, -11, 0, 11.999, 12, 80]))),
-            audit=rng.random() < 0.2,
+def test_waiting_is_from_filing_to_decision_by_the_databases_clock(ledger: Ledger) -> None:
+    waits = [3.0, 10.0, 50.0]
+    for i, seconds in enumerate(waits):
+        review = ledger.decide(file(ledger, f"odd {i}").id, APPROVE, "ann")
+        meddle(
+            ledger,
+            "UPDATE reviews SET created = decided_at - :span WHERE id = :id",
+            id=review.id,
+            span=round(1000 * seconds),
         )
-        for _ in range(300)
-    ]
-    days = per_day(reviews, at(MONDAY), at(MONDAY + timedelta(days=3)))
-    assert list(days) == ["2026-03-02", "2026-03-03", "2026-03-04", "2026-03-05"]
-    assert sum(days["2026-03-04"].values()) == 0
-    counts: Counter[tuple[str, str]] = Counter()
-    for one in reviews:
-        moment = datetime.fromtimestamp(one.decided / 1000, UTC)
-        if moment >= MONDAY and moment <= MONDAY + timedelta(days=3) and not one.audit:
-            counts[moment.date().isoformat(), one.outcome] += 1
-    assert {(d, o): n for d, some in days.items() for o, n in some.items() if n} == counts
+    found = statistics(ledger)
+    assert (found.waited.median, found.waited.p90) == (10.0, pytest.approx(42.0))
+    assert found.waited == found.waited_by["ann"] == found.waited_in[None]
 
 
-def test_waiting_times_are_those_of_a_persons_decisions() -> None:
-    rng = random.Random(1)
-    seconds = [rng.expovariate(1 / 100) for _ in range(57)]
-    reviews = [settled(decided=at(MONDAY + timedelta(seconds=s))) for s in seconds]
-    expired = [settled(by=None, outcome="expired", decided=at(MONDAY + timedelta(days=9)))]
-    found = waited(reviews + expired)
-    expected = stats.mstats.mquantiles(seconds, [0.5, 0.9], alphap=1, betap=1)
-    assert found.n == 57
-    assert (found.median, found.p90) == pytest.approx(tuple(expected), abs=0.002)
-    assert waited(expired) == (empty := waited([]))
-    assert (empty.n, empty.median, empty.p90) == (0, None, None)
-
-
-def test_reviewer_and_model_agree_where_both_named_a_label_and_it_is_the_same() -> None:
-    reviews = [
-        settled(),
-        settled(outcome="edited", given="no"),
-        settled(outcome="edited", given="yes"),
-        settled(outcome="rejected", given=None),
-        settled(label=None),
-        settled(given="no", audit=True),
-    ]
-    found = agreed(reviews)
-    assert (found.n, found.same) == (3, 2)
-
-
-def test_kappa_of_each_pair_is_scikit_learns() -> None:
-    rng = random.Random(2)
-    words = ["refund", "delivery", "reject"]
-    truth = [rng.choice(words) for _ in range(60)]
-    votes = [
-        Voted(f"review {i}", by, word if rng.random() < sure else rng.choice(words))
-        for i, word in enumerate(truth)
-        for by, sure in (("ann", 0.9), ("bob", 0.6), ("cem", 0.2))
-        if rng.random() < 0.8
-    ]
-    rng.shuffle(votes)
-    pairs = agreed_in_pairs(votes)
-    assert list(pairs) == [("ann", "bob"), ("ann", "cem"), ("bob", "cem")]
-    for (one, other), found in pairs.items():
-        said = {(vote.review, vote.by): vote.word for vote in votes}
-        both = [
-            (said[review, one], said[review, other])
-            for review in {vote.review for vote in votes}
-            if (review, one) in said and (review, other) in said
-        ]
-        assert found.n == len(both)
-        assert found.same == sum(a == b for a, b in both)
-        expected = cohen_kappa_score(*zip(*both, strict=True))
-        assert found.kappa == pytest.approx(expected, abs=1e-12)
-
-
-def test_kappa_says_nothing_of_two_who_always_say_the_same_word() -> None:
-    votes = [Voted(str(i), by, "yes") for i in range(5) for by in ("ann", "bob")]
-    (found,) = agreed_in_pairs(votes).values()
-    assert (found.n, found.same, found.kappa) == (5, 5, None)
-    assert agreed_in_pairs([Voted("1", "ann", "yes")]) == {}
-
-
-@pytest.mark.parametrize(("wrong", "n"), [(0, 1), (0, 59), (3, 40), (39, 40), (40, 40), (0, 0)])
-@pytest.mark.parametrize("delta", [0.05, 0.2])
-def test_the_bound_is_the_one_sided_exact_one(wrong: int, n: int, delta: float) -> None:
-    expected = 1.0
-    if n:
-        interval = stats.binomtest(wrong, n, alternative="less").proportion_ci(1 - delta)
-        expected = float(interval.high)
-    assert upper_bound(wrong, n, delta) == pytest.approx(expected, abs=1e-12)
-
-
-def test_the_bound_lies_below_the_risk_as_seldom_as_it_says() -> None:
-    n, delta = 60, 0.1
-    for risk in (0.02, 0.1, 0.3):
-        misses = sum(
-            float(stats.binom.pmf(k, n, risk))
-            for k in range(n + 1)
-            if upper_bound(k, n, delta) < risk
+def test_what_was_decided_before_the_period_is_not_in_it(ledger: Ledger) -> None:
+    for i, days in enumerate((0, 1, 40)):
+        review = ledger.decide(file(ledger, f"odd {i}").id, APPROVE, "ann")
+        meddle(
+            ledger,
+            "UPDATE reviews SET decided_at = decided_at - :span WHERE id = :id",
+            id=review.id,
+            span=86_400_000 * days,
         )
-        assert misses <= delta
+    assert statistics(ledger, days=1).waited.n == 1
+    assert statistics(ledger, days=2).waited.n == 2
+    assert len(statistics(ledger, days=2).days) == 2
+    assert statistics(ledger, days=60).waited.n == 3
 
 
-@pytest.mark.parametrize(
-    ("changes", "wrong"),
-    [
-        ({}, False),
-        ({"outcome": "edited", "given": "no"}, True),
-        ({"outcome": "edited", "given": "yes"}, False),
-        ({"outcome": "edited", "given": None}, True),
-        ({"outcome": "rejected", "given": None}, True),
-        ({"outcome": "responded", "given": None}, True),
-        ({"outcome": "approved", "label": None, "given": None}, False),
-    ],
-)
-def test_an_audit_is_right_if_it_was_approved_or_the_label_is_the_same(
-    changes: dict[str, Any], wrong: bool
-) -> None:
-    assert was_wrong(settled(audit=True, **changes)) is wrong
+@pytest.mark.parametrize("days", [0, -1, 10_000])
+def test_a_period_has_some_days(ledger: Ledger, days: int) -> None:
+    with pytest.raises(ValueError, match="`days`"):
+        statistics(ledger, days=days)
 
 
-def test_the_evidence_of_audits_is_the_monitors_in_the_order_of_their_labels() -> None:
-    rng = random.Random(3)
-    audits = [
-        settled(
-            audit=True,
-            policy=policy,
-            outcome="edited" if (was := rng.random() < risk) else "approved",
-            given="no" if was else "yes",
-            decided=at(MONDAY + timedelta(seconds=rng.random() * 1000)),
-        )
-        for policy, risk, n in (("bad", 0.4, 80), ("good", 0.01, 120))
-        for _ in range(n)
-    ]
-    audits.append(settled(audit=True, policy="good", by=None, outcome="expired", given=None))
-    bad, good = audited(audits, {"good": 2, "new": 1}, target_risk=0.05, delta=0.1)[:2]
-    (new,) = audited([], {"new": 1}, target_risk=0.05, delta=0.1)
-    for found, policy in ((bad, "bad"), (good, "good")):
-        bets = RiskMonitor(0.05, 0.1)
-        mine = [one for one in audits if one.policy == policy and one.by]
-        for one in sorted(mine, key=lambda one: one.decided):
-            bets.update(one.given != one.label)
-        assert found.policy == policy
-        assert (found.n, found.wrong) == (len(mine), sum(one.given == "no" for one in mine))
-        assert found.evidence[-1] == pytest.approx(bets.log_wealth)
-        assert found.alarm == bets.alarm == (max(found.evidence) >= math.log(10))
-        assert found.bound == pytest.approx(
-            stats.beta.ppf(0.9, found.wrong + 1, found.n - found.wrong)
-        )
-    assert (bad.alarm, good.alarm, good.unlabelled) == (True, False, 3)
-    assert (new.n, new.unlabelled, new.bound, list(new.evidence)) == (0, 1, 1.0, [])
+def test_groups_that_somebody_may_not_read_do_not_count(ledger: Ledger) -> None:
+    for i, group in enumerate((None, "cards", "films")):
+        review = ledger.decide(file(ledger, f"odd {i}").id, APPROVE, "ann")
+        meddle(ledger, 'UPDATE reviews SET "group" = :g WHERE id = :id', g=group, id=review.id)
+    assert statistics(ledger).waited.n == 3
+    assert [*statistics(ledger, groups={"cards"}).waited_in] == [None, "cards"]
+    assert [*statistics(ledger, groups=()).waited_in] == [None]
 
 
-@pytest.mark.parametrize("bad", [{"target_risk": 0.0}, {"delta": np.nan}, {"target_risk": 1.0}])
-def test_a_promise_is_a_share(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        audited([], {}, **{"target_risk": 0.05, "delta": 0.05} | bad)  # type: ignore[arg-type]
+def test_an_answer_that_was_erased_is_counted_still(ledger: Ledger) -> None:
+    review = ledger.decide(file(ledger).id, EDIT, "ann")
+    meddle(
+        ledger,
+        "UPDATE reviews SET request = NULL, text = NULL, answer = NULL WHERE id = :id",
+        id=review.id,
+    )
+    assert today(ledger) == {"other": 1}
+
+
+def test_audits_count_by_policy_and_not_as_decisions(ledger: Ledger) -> None:
+    for i, answer in enumerate([APPROVE, EDIT, REJECT, APPROVE]):
+        review = file(ledger, f"odd {i}")
+        meddle(ledger, "UPDATE reviews SET audit = TRUE WHERE id = :id", id=review.id)
+        ledger.decide(review.id, answer, "ann")
+    waiting = file(ledger, "odd waiting")
+    meddle(ledger, "UPDATE reviews SET audit = TRUE WHERE id = :id", id=waiting.id)
+    found = statistics(ledger, target_risk=0.1, delta=0.2)
+    (risk,) = found.risks
+    assert (risk.policy, risk.n, risk.wrong, risk.unlabelled) == (waiting.policy, 4, 2, 1)
+    assert today(ledger) == {}
+    assert replace(found, risks=[]).agreed.n == 0
+    with pytest.raises(ValueError, match="target_risk"):
+        statistics(ledger, target_risk=2)
+    assert question().policy == risk.policy
