@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -66,6 +66,15 @@ class Statistics:
     risks: Sequence[AuditedRisk]
     target_risk: float
     delta: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON: what is by group or by pair is a list."""
+        return asdict(self) | {
+            "waited_in": [{"group": g} | asdict(one) for g, one in self.waited_in.items()],
+            "pairs": [
+                {"reviewers": list(names)} | asdict(one) for names, one in self.pairs.items()
+            ],
+        }
 
 
 def statistics(
@@ -182,7 +191,7 @@ def _votes(row: sa.RowMapping) -> Iterator[Voted]:
 def _said(row: sa.RowMapping, answer: str | None) -> Said | None:
     if answer is None or row["request"] is None:  # erased
         return None
-    with suppress(ValueError):  # of a graph that has answers of its own kind
+    with suppress(ValueError, KeyError, TypeError):  # of a graph with answers of its own kind
         return said(json.loads(row["request"]), json.loads(answer))
     return None
 

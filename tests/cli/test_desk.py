@@ -339,3 +339,17 @@ def test_the_code_of_the_page_runs(
         if module is not None:
             module.ledger.close()
             module.saver.conn.close()
+
+
+def test_statistics_name_what_was_decided_by_whom(run: Any, app: Any) -> None:
+    first, second = ask(app, "odd first", "odd second")
+    run("desk", "answer", first, "approve", "--by", "ann")
+    run("desk", "answer", second, EDIT, "--json", "--by", "bob")
+    shown = run("desk", "statistics", "--days", "1").stdout
+    assert re.search(r"all\s+1\s+1\s+0\s+0\s+0\s+0", shown)
+    assert re.search(r"ann\s+1\s+\d+ s\s+\d+ s\s+100 % of 1", shown)
+    assert re.search(r"bob\s+1\s+\d+ s\s+\d+ s\s+0 % of 1", shown)
+    plain = json.loads(run("desk", "statistics", "--json").stdout)
+    assert plain["agreed"] == {"n": 2, "same": 1, "kappa": None}
+    assert len(plain["days"]) == 30
+    assert failed(run("desk", "statistics", "--target-risk", "2"), "`target_risk` (=2.0)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -118,3 +119,12 @@ def test_audits_count_by_policy_and_not_as_decisions(ledger: Ledger) -> None:
     with pytest.raises(ValueError, match="target_risk"):
         statistics(ledger, target_risk=2)
     assert question().policy == risk.policy
+
+
+def test_as_plain_data_it_is_json(ledger: Ledger) -> None:
+    ledger.decide(file(ledger).id, APPROVE, "ann")
+    plain = json.loads(json.dumps(statistics(ledger).to_dict(), allow_nan=False))
+    (waited,) = plain["waited_in"]
+    assert (waited["group"], waited["n"]) == (None, 1)
+    assert plain["waited_by"]["ann"] == plain["waited"]
+    assert plain["agreed"] == {"n": 1, "same": 1, "kappa": None}

@@ -6,6 +6,7 @@ import typer
 
 from bayeslora_tool.cli.desk import (
     answering,
+    counting,
     people,
     reading,
     record,
@@ -13,6 +14,7 @@ from bayeslora_tool.cli.desk import (
     telling,
     working,
 )
+
 
 app = typer.Typer(
     help="What waits for people: list, read and answer reviews, and check the record of it.\n\n"
@@ -41,5 +43,6 @@ for command in (
     telling.remove_webhook,
     telling.retry,
     telling.send,
+    counting.statistics,
 ):
     app.command()(command)

@@ -71,8 +71,8 @@ def list_reviews(
                 review.id[:8],
                 Text(_state(review), _COLOURS[review.state]),
                 Text(one_line(review.group or "-", 20)),
-                _span(datetime.now(UTC) - review.created),
-                _span(review.due - datetime.now(UTC)) if review.due else "-",
+                span((datetime.now(UTC) - review.created).total_seconds()),
+                span((review.due - datetime.now(UTC)).total_seconds()) if review.due else "-",
                 Text(one_line(review.tool, 40)),
                 Text(one_line(label or "-", 40)),
                 Text(one_line(review.text or review.reason or "", 200)),
@@ -161,8 +161,8 @@ def _state(review: FiledReview) -> str:
     return f"{review.state} ({one_line(who, 20)})" if who else review.state
 
 
-def _span(span: Any) -> str:
-    seconds = span.total_seconds()
+def span(seconds: float) -> str:
+    """A time span in words: the largest unit of it."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if abs(seconds) >= size:
             return f"{seconds / size:.0f} {unit}"

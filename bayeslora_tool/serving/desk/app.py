@@ -12,7 +12,7 @@ try:
 
     from bayeslora_tool.desk.ledger import Ledger
     from bayeslora_tool.policy import Policy, policy_fingerprint
-    from bayeslora_tool.serving.desk import acting, reading, rest
+    from bayeslora_tool.serving.desk import acting, counting, reading, rest
     from bayeslora_tool.serving.desk.binding import Binding
     from bayeslora_tool.serving.desk.guard import Guard
     from bayeslora_tool.serving.desk.refusals import add_refusals
@@ -61,7 +61,7 @@ def desk_app(
     )
     app.state.setting = setting
     app.state.heads = Heads(lambda: ledger.head()[0])
-    for room in (reading, acting, rest):
+    for room in (reading, acting, counting, rest):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     add_refusals(app)

@@ -71,7 +71,7 @@ def similar(request: Request, who: Reader, name: str) -> HTMLResponse:
     """Settled reviews like one, as far as they may be read: part of its page."""
     setting = setting_of(request)
     found = readable(setting, who, name)
-    alike = setting.similar(found) if setting.similar else []
+    alike = setting.similar(found, who.person) if setting.similar else []
     rows = [(one, showing.verdict(one)) for one in alike if may(who.person, one, "read")]
     template = "similar.html" if "hx-request" in request.headers else "similar_page.html"
     return page(request, template, who, review=found, rows=rows)

@@ -10,12 +10,13 @@ from typing import cast
 from fastapi import Request
 
 from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.people import Person
 from bayeslora_tool.desk.review import FiledReview
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.serving.desk.binding import Binding
 
-Similar = Callable[[FiledReview], Sequence[FiledReview]]
-"""Finds settled reviews like one, the most alike first."""
+Similar = Callable[[FiledReview, Person], Sequence[FiledReview]]
+"""Finds settled reviews like one that somebody may read, the most alike first."""
 
 
 @dataclass(frozen=True)
