@@ -7,6 +7,7 @@ import typer
 from bayeslora_tool.cli.desk import (
     answering,
     counting,
+    demo,
     people,
     reading,
     record,
@@ -44,5 +45,6 @@ for command in (
     telling.retry,
     telling.send,
     counting.statistics,
+    demo.demo,
 ):
     app.command()(command)
