@@ -18,7 +18,12 @@ from bayeslora_tool.quoting import one_line, visible
 from bayeslora_tool.serving.desk.identity import Visitor
 from bayeslora_tool.serving.desk.searching import kept
 
-NAVIGATION = [("/", "Inbox"), ("/history", "History"), ("/people", "People"), ("/statistics", "Statistics")]
+NAVIGATION = [
+    ("/", "Inbox"),
+    ("/history", "History"),
+    ("/people", "People"),
+    ("/statistics", "Statistics"),
+]
 """Pages that each page links to."""
 
 LONGEST = 4000  # characters of a text on a page

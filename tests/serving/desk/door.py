@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.serving.desk import acting, reading, rest
+from bayeslora_tool.serving.desk import acting, counting, reading, rest
 from bayeslora_tool.serving.desk.app import desk_app
 from tests.desk.filed import file, meddle
 
@@ -68,7 +68,7 @@ class Door:
         """Paths that take a method, of a review that is there; those for signing in aside."""
         review = file(self.ledger, "odd one")
         found = []
-        for room in (reading, acting, rest):
+        for room in (reading, acting, counting, rest):
             for route in room.router.routes:
                 assert isinstance(route, APIRoute)
                 name = "ann" if route.path.startswith("/people") else review.id
