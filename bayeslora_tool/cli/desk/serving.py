@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, opened
 from bayeslora_tool.cli.terminal import err, out
+
+if TYPE_CHECKING:
+    from bayeslora_tool.classifier import BayesLoRAClassifier
+    from bayeslora_tool.desk import Ledger
+    from bayeslora_tool.serving.desk.similar import SimilarReviews
 
 
 def serve(
@@ -46,6 +51,13 @@ def serve(
             "have needed; may come several times. The bundled ones are known.",
         ),
     ] = None,
+    similar: Annotated[
+        str | None,
+        typer.Option(
+            help="Preset or adapter folder whose backbone finds settled reviews like the one that "
+            "is open; it loads when somebody first asks."
+        ),
+    ] = None,
 ) -> None:
     """Serve the page for reviewers, and its REST interface, until interrupted (Ctrl-C).
 
@@ -73,11 +85,29 @@ def serve(
         if binding.proxy is None and not found.people.all():
             err.print("nobody may sign in yet: bayeslora desk add-reviewer NAME", markup=False)
         policies = [Policy.from_preset(one) for one in preset or ()]
+        alike = None if similar is None else _alike(found, similar)
         try:
             serve_desk(
-                desk_app(found, binding=binding, policies=policies),
+                desk_app(found, binding=binding, policies=policies, similar=alike),
                 binding,
                 ready=lambda url: out.print(f"open {url}", highlight=False, soft_wrap=True),
             )
         except KeyboardInterrupt:
             err.print("ended")
+
+
+def _alike(ledger: Ledger, name: str) -> SimilarReviews:
+    """What finds similar reviews, by the backbone of a preset's adapter or of a folder's."""
+    from bayeslora_tool.artifacts.manifest import find_adapter_folder
+    from bayeslora_tool.policy import load_preset
+    from bayeslora_tool.serving.desk.similar import SimilarReviews
+
+    adapter = name if Path(name).is_dir() else load_preset(name).adapter
+    find_adapter_folder(adapter)  # what is not there is told now, not to who first asks
+
+    def load() -> BayesLoRAClassifier:
+        from bayeslora_tool.classifier import BayesLoRAClassifier
+
+        return BayesLoRAClassifier.from_pretrained(adapter)
+
+    return SimilarReviews(ledger, load)
