@@ -227,7 +227,7 @@ def test_the_same_conversation_and_similar_reviews_are_shown_as_far_as_one_may_r
     elsewhere = file(ledger, "odd elsewhere")
     ledger.decide(elsewhere.id, APPROVE, "lea")
     alike = [ledger.review(elsewhere.id), ledger.review(hidden.id)]
-    door = Door(ledger, staff, similar=lambda review: alike if review.id == mine.id else [])
+    door = Door(ledger, staff, similar=lambda review, who: alike if review.id == mine.id else [])
     ann = door.browser("ann")
     text = Page(ann.get(f"/reviews/{mine.id}").text).text
     assert "In the same conversation odd two" in text
