@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+import torch
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -129,6 +130,7 @@ def set_up(ledger: Ledger, tell: Callable[[str], object]) -> Demo:
         )
         return desk.watch(builder.compile(checkpointer=InMemorySaver()), name=name, **options)
 
+    torch.set_num_threads(1)  # a short text is scored no sooner by several, and far later if busy
     tell("loading the adapter for intents")
     intents = BayesLoRAClassifier.from_preset("intents")
     tell("loading the adapter for sentiment")
