@@ -16,7 +16,6 @@ from bayeslora_tool.cli.desk import (
     working,
 )
 
-
 app = typer.Typer(
     help="What waits for people: list, read and answer reviews, and check the record of it.\n\n"
     "Graphs file their reviews by `Desk(Ledger(...)).watch(graph)`; `list` shows them, `show` one "
