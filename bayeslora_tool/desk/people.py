@@ -1,8 +1,6 @@
 """Who may sign in, and what they may do.
 
-A token is shown once and kept as an argon2 hash. What slows down who guesses tokens must not keep
-their owner out; so tokens begin with a tag. Who shows a right tag is counted by name, all others
-together: they wait for each other, never the owner for them.
+A token is shown once and kept as an argon2 hash, beside the tag with which it begins.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.desk.review import FiledReview
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import REVIEWERS, SESSIONS, TRIES
+from bayeslora_tool.desk.tries import STRANGERS, forgive, pause
 
 try:
     from argon2 import PasswordHasher
@@ -43,9 +42,6 @@ Deed = Literal["read", "claim", "decide", "erase"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _TAG = 11  # characters, of 6 bits each, with which a token begins
-_FREE = 5  # wrong tokens in a row before there are pauses
-_LONGEST_PAUSE = 30  # seconds
-_FORGOTTEN = 600  # seconds without a try
 _SIGNED_IN = 12 * 3600  # seconds
 _LONGEST_TOKEN = 200  # bytes of it that are looked at
 
@@ -233,8 +229,7 @@ class People:
 
         def begin(c: Connection) -> bool:
             now = self.store.now(c)
-            mine = TRIES.c.whose == row["name"]
-            c.execute(sa.update(TRIES).where(mine).values(wrong=0, until=0))
+            forgive(c, row["name"])
             still = _row(c, row["name"])
             if still is None or still["token"] != row["token"]:
                 return False
@@ -278,18 +273,9 @@ class People:
         row = _row(c, name)
         if row is not None and not hmac.compare_digest(row["tag"].encode(), shown[:_TAG]):
             row = None
-        query = sa.select(TRIES).where(TRIES.c.whose == (name if row else ""))
-        tries = c.execute(query.with_for_update() if count else query).one()
-        now = self.store.now(c)
-        left = tries.until - now
-        if 0 < left <= 1000 * _LONGEST_PAUSE:  # more: the database's clock has leapt back
-            raise SignInError(f"too many wrong tokens; try again in {-(-left // 1000)} s")
-        if count:  # before it is known to be wrong: others may try at the same time
-            wrong = 1 + (tries.wrong if now - tries.until < 1000 * _FORGOTTEN else 0)
-            pause = min(2 ** min(wrong - _FREE, 5), _LONGEST_PAUSE) if wrong >= _FREE else 0
-            mine = TRIES.c.whose == tries.whose
-            values = {"wrong": wrong, "until": now + 1000 * pause}
-            c.execute(sa.update(TRIES).where(mine).values(**values))
+        seconds = pause(c, name if row else STRANGERS, self.store.now(c), count=count)
+        if seconds:
+            raise SignInError(f"too many wrong tokens; try again in {seconds} s")
         return row
 
 
