@@ -190,7 +190,8 @@ def shown_review(
         "answerable": found.state in UNDECIDED
         and may(who.person, found, "decide")
         and found.digest == found.shown
-        and who.person.name not in found.voters,
+        and who.person.name not in found.voters
+        and found.assignee in (None, who.person.name),
         "changed": bool(found.request) and digest_of(found.request) != found.shown,
         "back": back,
         "problem": problem,
