@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -14,24 +13,19 @@ from bayeslora_tool.desk.review import FiledReview
 from bayeslora_tool.desk.states import State
 from bayeslora_tool.desk.states import Step as StepName
 
+_BEGINNING = 1000  # characters of a text
 
-class Review(BaseModel):
-    """One review; times are the database's, in UTC."""
+
+class Summary(BaseModel):
+    """One review in a list; times are the database's, in UTC."""
 
     id: str
     graph: str
     thread: str
-    interrupt: str
-    key: str | None = Field(description="Idempotency key of the gate.")
     tool: str
-    digest: str = Field(description="SHA-256 of the request: what an answer counts for.")
-    request: dict[str, Any] = Field(description="As the graph asks: a HITLRequest, for example.")
-    answers: dict[str, Any] | None = Field(description="JSON schema of what may be answered.")
-    text: str | None
-    reason: str | None
-    prediction: dict[str, Any] | None
-    policy: str | None = Field(description="Fingerprint of what decided to ask.")
-    label: str | None
+    text: str | None = Field(description="In a list its beginning: 1,000 characters.")
+    reason: str | None = Field(description="Why a person is asked; in a list, its beginning.")
+    label: str | None = Field(description="What the model took the text for.")
     confidence: float | None
     variance: float | None
     priority: int
@@ -44,7 +38,6 @@ class Review(BaseModel):
     state: State
     assignee: str | None
     lease: datetime | None
-    answer: Any = Field(description="That counts.")
     decided_by: str | None
     decided_at: datetime | None
     undo_until: datetime | None
@@ -52,10 +45,23 @@ class Review(BaseModel):
     problem: str | None = Field(description="Why it could not be carried out so far.")
 
 
+class Review(Summary):
+    """One review, with all that is asked and answered."""
+
+    interrupt: str
+    key: str | None = Field(description="Idempotency key of the gate.")
+    digest: str = Field(description="SHA-256 of the request: what an answer counts for.")
+    request: dict[str, Any] = Field(description="As the graph asks: a HITLRequest, for example.")
+    answers: dict[str, Any] | None = Field(description="JSON schema of what may be answered.")
+    prediction: dict[str, Any] | None
+    policy: str | None = Field(description="Fingerprint of what decided to ask.")
+    answer: Any = Field(description="That counts.")
+
+
 class Reviews(BaseModel):
     """Some reviews."""
 
-    reviews: list[Review]
+    reviews: list[Summary]
     next: str | None = Field(description="`after` of those that follow; null: there are no more.")
 
 
@@ -110,14 +116,19 @@ class Problem(BaseModel):
 
 def published(review: FiledReview) -> Review:
     """A review as JSON can say it: without lone surrogates, and numbers that are none are null."""
-    values = {field.name: getattr(review, field.name) for field in fields(review)}
-    values |= {
-        "id": review.id,
-        "digest": review.shown,
-        "answers": review.schema,
-        "votes": review.votes,
-    }
-    return Review(**{name: _plain(values[name]) for name in Review.model_fields})
+    return Review(**_values(review, Review))
+
+
+def summed_up(review: FiledReview) -> Summary:
+    """The same for a list."""
+    values = _values(review, Summary)
+    begun = {name: (values[name] or "")[:_BEGINNING] or None for name in ("text", "reason")}
+    return Summary(**values | begun)
+
+
+def _values(review: FiledReview, kind: type[Summary]) -> dict[str, Any]:
+    names = {"digest": "shown", "answers": "schema"}
+    return {name: _plain(getattr(review, names.get(name, name))) for name in kind.model_fields}
 
 
 def _plain(value: Any) -> Any:

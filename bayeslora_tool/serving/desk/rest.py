@@ -20,6 +20,7 @@ from bayeslora_tool.serving.desk.published import (
     Reviews,
     SignedIn,
     published,
+    summed_up,
 )
 from bayeslora_tool.serving.desk.reading import readable
 from bayeslora_tool.serving.desk.refusals import refusal
@@ -70,7 +71,7 @@ class Decision(BaseModel):
     model_config = ConfigDict(extra="forbid")
     answer: Any = Field(
         description="A HITLResponse (`{'decisions': [...]}`) or, to one action, a bare decision "
-        "like `{'type': 'approve'}`; what may be said is in the review's `schema`."
+        "like `{'type': 'approve'}`; what may be said is in the review's `answers`."
     )
     undo: float = Field(
         0.0, ge=0, le=_MOST_UNDO, description="Seconds in which you may take it back."
@@ -110,9 +111,9 @@ def me(who: Client) -> Me:
 
 @router.get("/reviews", responses=_problems(401, 403, 422, 503))
 def list_reviews(request: Request, who: Client, asked: Asked) -> Reviews:
-    """Reviews that you may read; `next` is the `after` of those that follow."""
+    """Reviews that you may read, in short; `next` is the `after` of those that follow."""
     found = find(setting_of(request).ledger, who.person, asked, *WAITING)
-    return Reviews(reviews=[published(one) for one in found.reviews], next=found.next)
+    return Reviews(reviews=[summed_up(one) for one in found.reviews], next=found.next)
 
 
 @router.get("/counts", responses=_problems(401, 403, 422, 503))

@@ -145,6 +145,9 @@ def test_a_megabyte_is_cut_and_all_of_it_is_one_click_away(door: Door) -> None:
         answer = lea.get(path)
         assert len(answer.text) < 150_000
         harmless(answer.text)
+    listed = door.client("lea").get("/api/v1/reviews")
+    assert listed.json()["reviews"][0]["text"] == text[:1000]
+    assert len(listed.content) < 10_000
     whole = f"/reviews/{asked.id}/whole"
     assert Page(lea.get(f"/reviews/{asked.id}").text).all("a", href=whole)
     answer = lea.get(whole)
