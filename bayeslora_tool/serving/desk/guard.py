@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection
+from ipaddress import IPv6Address, ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -97,7 +98,7 @@ class Guard:
         if _without_port(host) not in self.hosts:
             known = ", ".join(sorted(self.hosts))
             return 421, f"this desk is {known}; if it has another name, tell it: serve --name NAME"
-        if self.proxy is not None and (scope.get("client") or ("",))[0] != self.proxy.address:
+        if self.proxy is not None and _address(scope) != self.proxy.address:
             return 403, "this desk is reached through its proxy only"
         if scope["method"] not in ("GET", "HEAD") and self._from_elsewhere(scope, host):
             return 403, "this came from another site's page"
@@ -114,6 +115,17 @@ class Guard:
         # A proxy may come by another name than its pages have.
         by_proxy = self.proxy is not None and _without_port(there) in self.hosts
         return not (origin == "null" or there == host or by_proxy)
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from; of IPv4 as such, also where it came by a socket for both."""
+    text = (scope.get("client") or ("",))[0]
+    try:
+        found = ip_address(text)
+    except ValueError:  # no network address
+        return ""
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return str(mapped or found)
 
 
 def _without_port(host: str) -> str:

@@ -225,7 +225,13 @@ def test_whom_the_proxy_does_not_name_by_one_known_name_is_refused(
     assert door.stranger("10.0.0.9").get("/api/v1/me", headers=bearer).status_code == 401
 
 
-@pytest.mark.parametrize("address", ["10.0.0.8", "127.0.0.1", "::1"])
+def test_a_proxy_comes_by_a_socket_for_both_kinds_of_address(ledger: Ledger, staff: Staff) -> None:
+    door = Door(ledger, staff, binding=PROXY)
+    ann = door.stranger("::ffff:10.0.0.9", headers={"X-Forwarded-User": "ann"})
+    assert ann.get("/api/v1/me").json()["name"] == "ann"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.8", "127.0.0.1", "::1", "::ffff:10.0.0.8", "unix"])
 def test_the_proxys_header_from_elsewhere_is_refused(
     ledger: Ledger, staff: Staff, address: str
 ) -> None:

@@ -145,6 +145,12 @@ function listen() {
     if (seen !== null && seen !== event.data) all("[data-live]").forEach(refresh);
     seen = event.data;
   });
+  // A browser tries again by itself, unless it was refused: the ledger may be away.
+  source.addEventListener("error", (event) => {
+    if (event.target.readyState !== EventSource.CLOSED) return;
+    source = null;
+    setTimeout(listen, 5000);
+  });
 }
 
 document.addEventListener("visibilitychange", listen);
