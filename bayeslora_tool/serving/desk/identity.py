@@ -139,12 +139,12 @@ def _by_proxy(request: Request, setting: Setting) -> Visitor:
     named = request.headers.getlist(proxy.header)
     if len(named) != 1 or not named[0].strip():
         raise HTTPException(401, f"the proxy has not said who you are, by one {proxy.header}")
-    person = setting.ledger.people.get(named[0].strip())
+    name = named[0].strip().encode("latin-1").decode("utf-8", "replace")  # as proxies send it
+    person = setting.ledger.people.get(name)
     if person is None:
         raise HTTPException(
             403,
-            f"{named[0].strip()!r:.60} is no reviewer of this desk; `bayeslora desk add-reviewer` "
-            f"makes one",
+            f"{name!r:.60} is no reviewer of this desk; `bayeslora desk add-reviewer` makes one",
         )
     return Visitor(person, _sealed(setting, f"proxy {person.name}"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -25,6 +26,7 @@ from bayeslora_tool.serving.desk.streams import Heads
 router = APIRouter(include_in_schema=False)
 Asked = Annotated[Search, Depends(search)]
 
+_ID = re.compile("[0-9a-f]{16}")
 _LOOKED_AT = 200  # reviews of a person
 
 
@@ -125,11 +127,11 @@ def readable(setting: Setting, who: Visitor, name: str) -> FiledReview:
 
     Raises:
         ReviewError: There is none.
-        HTTPException: It is not for them.
+        HTTPException: It is not for them, or the id is none.
     """
+    if not _ID.fullmatch(name):
+        raise HTTPException(404, "there is no such review; an id has 16 digits and letters")
     found = setting.ledger.review(name)
-    if found.id != name:
-        raise HTTPException(404, "there is no such review")
     if not may(who.person, found, "read"):
         raise HTTPException(403, f"review {found.id} is for the group {found.group}")
     return found

@@ -225,6 +225,14 @@ def test_whom_the_proxy_does_not_name_by_one_known_name_is_refused(
     assert door.stranger("10.0.0.9").get("/api/v1/me", headers=bearer).status_code == 401
 
 
+def test_a_proxy_may_name_people_with_any_letters(ledger: Ledger, staff: Staff) -> None:
+    ledger.people.add("Zoë Łuk")
+    door = Door(ledger, staff, binding=PROXY)
+    named = {"X-Forwarded-User": "Zoë Łuk".encode()}
+    answer = door.stranger("10.0.0.9").get("/api/v1/me", headers=named)  # type: ignore[arg-type]
+    assert answer.json()["name"] == "Zoë Łuk"
+
+
 def test_a_proxy_comes_by_a_socket_for_both_kinds_of_address(ledger: Ledger, staff: Staff) -> None:
     door = Door(ledger, staff, binding=PROXY)
     ann = door.stranger("::ffff:10.0.0.9", headers={"X-Forwarded-User": "ann"})
