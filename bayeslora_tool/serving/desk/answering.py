@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bayeslora_tool.desk.review import FiledReview
-from bayeslora_tool.review.answers import actions
 from bayeslora_tool.serving.desk.arguments import read
-from bayeslora_tool.serving.desk.showing import about_label, args_schema, pickable
+from bayeslora_tool.serving.desk.showing import about_label, args_schema, calls, pickable
 
 
 def answer_of(review: FiledReview, sent: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,9 +22,8 @@ def answer_of(review: FiledReview, sent: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: Something is missing, or does not fit; the message says what.
     """
-    asked = actions(review.request)
     decisions = []
-    for index, action in enumerate(asked):
+    for index, action in enumerate(calls(review)):
         kind = _word(sent, "decision") or _word(sent, f"decision-{index}")
         if not kind:
             raise ValueError(f"say what to do about {action.name}: {', '.join(action.allowed)}")

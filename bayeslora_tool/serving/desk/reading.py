@@ -13,7 +13,6 @@ from bayeslora_tool.desk.people import may
 from bayeslora_tool.desk.review import FiledReview, digest_of
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.quoting import visible
-from bayeslora_tool.review.answers import actions
 from bayeslora_tool.serving.desk import showing
 from bayeslora_tool.serving.desk.arguments import fields
 from bayeslora_tool.serving.desk.identity import Reader, Visitor
@@ -160,7 +159,7 @@ def shown_review(
     setting = setting_of(request)
     found = readable(setting, who, name)
     calls = []
-    for index, action in enumerate(actions(found.request) if found.request else []):
+    for index, action in enumerate(showing.calls(found)):
         schema = showing.args_schema(found, index)
         own = [] if showing.about_label(action) else fields(action.args, schema, index)
         calls.append((action, own, showing.about_label(action)))

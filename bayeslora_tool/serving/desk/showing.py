@@ -95,19 +95,24 @@ def any_label(review: FiledReview) -> bool:
 
 
 def _names_label(review: FiledReview) -> bool:
-    asked = actions(review.request) if review.request else []
+    asked = calls(review)
     return len(asked) == 1 and about_label(asked[0])
 
 
 def _enum(review: FiledReview) -> list[str]:
-    (action,) = actions(review.request)
+    (action,) = calls(review)
     schema = (action.args_schema or {}).get("properties", {}).get("label", {})
     return [one for one in schema.get("enum", []) if isinstance(one, str)]
 
 
+def calls(review: FiledReview) -> list[Asked]:
+    """What a review asks about; nothing any more where that was erased."""
+    return actions(review.request) if review.request else []
+
+
 def args_schema(review: FiledReview, index: int) -> Mapping[str, Any] | None:
     """JSON schema of a call's arguments: the request's own, or that of its answers."""
-    own = actions(review.request)[index].args_schema
+    own = calls(review)[index].args_schema
     if own is not None:
         return own
     with suppress(KeyError, IndexError, TypeError, StopIteration):

@@ -15,7 +15,7 @@ from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.review.answer_types import answer_type
 from bayeslora_tool.review.requests import ask_about, hitl_request
 from tests.desk.filed import file, question
-from tests.serving.desk.door import Door, Page
+from tests.serving.desk.door import Door, Page, assign
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -161,3 +161,21 @@ def test_programs_get_the_text_itself_as_json_can_say_it(door: Door, text: str) 
     got = door.client("lea").get(f"/api/v1/reviews/{review.id}")
     assert got.headers["content-type"] == "application/json"
     assert got.json()["text"] == text.replace("\ud800", "\ufffd")
+
+
+def test_a_review_whose_texts_were_erased_still_has_its_pages(door: Door) -> None:
+    review, _, settled = filed(door, "odd")
+    gone = dict.fromkeys(("request", "schema", "text", "reason", "answer"))
+    for one in (review, settled):
+        assign(door.ledger, one.id, **gone, erased_at=1)
+    lea, program = door.browser("lea"), door.client("lea")
+    for one in (review, settled):
+        for part in ("", "/status", "/similar", "/whole"):
+            assert lea.get(f"/reviews/{one.id}{part}").status_code == 200
+        assert "Its texts were erased" in lea.get(f"/reviews/{one.id}").text
+        assert program.get(f"/api/v1/reviews/{one.id}").json()["request"] == {}
+        answer = lea.post(f"/reviews/{one.id}/decision", {"decision": "approve"})
+        assert answer.status_code in (409, 422)
+    for path in ("/", "/history", "/people/lea"):
+        assert lea.get(path).status_code == 200
+    assert program.get("/api/v1/reviews").status_code == 200

@@ -129,6 +129,15 @@ function refresh(part) {
   });
 }
 
+// What has not changed stays, so that nobody hears it read out again.
+const before = new WeakMap();
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, xhr } = event.detail;
+  if (!target.matches("[data-live]")) return;
+  if (before.get(target) === xhr.responseText) event.detail.shouldSwap = false;
+  before.set(target, xhr.responseText);
+});
+
 let source = null;
 let seen = null;
 
