@@ -326,6 +326,8 @@ def test_the_code_of_the_page_runs(
         assert len(lines) >= 6
         for line in lines:
             words = line.replace("3f2a", name).split()
+            if words[1] == "serve":  # which goes on until it is interrupted
+                continue
             done = run(*words)
             assert done.exit_code == 0, (line, done.output)
             if words[1] == "apply":

@@ -18,7 +18,7 @@ from tests.desk.filed import APPROVE, REJECT, question, steps
 TERM, LEASE, UNDO = 50, 20, 10  # seconds
 WEIGHTS = {
     "claim": 4, "release": 2, "decide": 5, "undo": 4, "wait": 4, "applied": 0.5, "withdraw": 0.5,
-    "again": 1,
+    "again": 1, "erase": 0.5,
 }  # fmt: skip
 
 
@@ -94,9 +94,15 @@ class Model:
             self.state, self.holder = "withdrawn", None
         return fine
 
+    def erase(self) -> bool:
+        if fine := self.state in ("applied", "withdrawn"):
+            self.votes = []
+            self.given = self.given and (self.given[0], None)  # who is known, and what no more
+        return fine
+
     def act(self, act: str, by: str, answer: Any, now: float) -> bool:
-        if act in ("applied", "withdraw"):
-            return self.applied() if act == "applied" else self.withdraw()
+        if act in ("applied", "withdraw", "erase"):
+            return bool(getattr(self, act)())
         if act == "release":
             return self.release(by)
         if act == "decide":
@@ -110,6 +116,10 @@ def taken(ledger: Ledger, name: str, act: str, by: str, answer: Any) -> bool:
         if act in ("applied", "withdraw"):  # the desk's own, which has looked at the time before
             ledger.keep_time()
             ledger.applied(name) if act == "applied" else ledger.withdraw(name)
+        elif act == "erase":
+            before = ledger.review(name).erased_at
+            ledger.erase(0)
+            return (before or ledger.review(name).erased_at) is not None
         elif act == "release":
             ledger.release(name, by)
         elif act == "decide":
@@ -154,11 +164,12 @@ def walk(ledger: Ledger, later: Callable[[float], None], seed: int, length: int)
             assert review.answer == what | {"reviewer": who}
         if review.state in ("open", "claimed"):
             assert review.answer is None
+            assert review.text == asked.text
     events, state = steps(ledger, review), None
     for step in events:
         allowed, to = TRANSITIONS[step]  # type: ignore[index]
         assert state in allowed or (step == "filed" and state is None)
-        state = to
+        state = to or state
     assert state == review.state
     assert events.count("passed on") <= 1 + events.count("asked again")
     return set(events)
