@@ -25,6 +25,7 @@ from bayeslora_tool.agents.middleware import UncertaintyGate
 from bayeslora_tool.agents.tool import BayesLoRATool
 from bayeslora_tool.desk.desk import Desk
 from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.monitoring import Monitor
 from bayeslora_tool.policy import chosen_for_audit, policy_fingerprint
 from tests.desk.filed import APPROVE, REJECT, steps
@@ -268,6 +269,47 @@ def test_answers_and_what_a_tool_classified_are_audited(ledger: Ledger) -> None:
     start(desk.watch(tools, name="tools"), {"messages": [("user", "hello")]}, on(2))
     (review,) = ledger.reviews(graph="tools")
     assert (review.audit, review.text, review.label) == (True, "clear words", "yes")
+
+
+def test_a_text_that_is_in_no_checkpoint_is_said_to_be_missing(ledger: Ledger) -> None:
+    gate = UncertaintyGate(
+        FakeClassifier(by_words), ALL, text=lambda call, state: f"clear: {call['args']['item']}"
+    )
+    script = [calls(("order", {"item": "tea"})), AIMessage("done")]
+    plain = create_agent(
+        ScriptedModel(script=script), [order], middleware=[gate], checkpointer=InMemorySaver()
+    )
+    start(Desk(ledger).watch(plain, name="a"), {"messages": [("user", "some tea")]}, on(1))
+    (review,) = ledger.reviews()
+    assert (review.text, review.label, review.tool) == (None, "yes", "order")
+    (asked,) = review.request["action_requests"]
+    assert "cannot be shown" in asked["description"]
+    assert "some tea" not in asked["description"]
+
+
+def test_a_label_that_may_still_be_taken_back_reaches_no_monitor(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    monitor = Monitor(tmp_path / "monitor.sqlite", ALL, target_risk=0.05)
+    desk, graph, _ = watched(ledger, monitor=monitor)
+    start(graph, {"text": "clear"}, on(1))
+    (review,) = ledger.reviews("open")
+    ledger.decide(review.id, REJECT, "ann", undo=60)
+    assert desk.apply() == []
+    ledger.undo(review.id, "ann")
+    ledger.decide(review.id, APPROVE, "ann")
+    assert [one.result for one in desk.apply()] == ["applied"]
+    assert (monitor.status().audits, monitor.status().wrong) == (1, 0)
+
+
+def test_audits_go_to_the_group_of_their_route_and_are_never_due(ledger: Ledger) -> None:
+    route = Route(label="yes", group="cards", next_group="leads", due=0.01, needed=2, priority=7)
+    _, graph, _ = watched(ledger, routes=[route])
+    start(graph, {"text": "clear"}, on(1))
+    time.sleep(0.02)
+    (review,) = ledger.reviews()
+    assert (review.group, review.next_group, review.due) == ("cards", None, None)
+    assert (review.needed, review.priority, review.state) == (1, 6, "open")
 
 
 def test_an_audit_and_a_question_of_one_thread_keep_apart(ledger: Ledger) -> None:

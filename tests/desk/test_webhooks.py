@@ -337,6 +337,20 @@ def test_a_webhook_of_nonsense_is_refused(ledger: Ledger, options: Any, why: str
         ledger.webhooks.remove("x")
 
 
+def test_what_was_sent_long_ago_is_forgotten(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.webhooks.add(receiver.url)
+    for i in range(3):
+        file(ledger, f"odd {i}")
+        ledger.webhooks.send()
+    assert ledger.webhooks.all()[0].sent == 3
+    monkeypatch.setattr(sending, "_KEPT", -1)
+    file(ledger, "odd 3")
+    ledger.webhooks.send()
+    assert ledger.webhooks.all()[0].sent <= 1
+
+
 def test_a_removed_webhook_hears_no_more(ledger: Ledger, receiver: Receiver) -> None:
     name, _ = ledger.webhooks.add(receiver.url)
     file(ledger, "odd 1")
