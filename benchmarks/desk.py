@@ -93,7 +93,9 @@ class Site:
         for i in range(reviewers):
             who = f"reviewer {i}"
             token = self.ledger.people.add(who, "reviewer", [GROUPS[i % len(GROUPS)]])
-            client = httpx.AsyncClient(base_url=self.address, timeout=60)
+            # The server drops a line on which nothing comes for five seconds.
+            limits = httpx.Limits(keepalive_expiry=2.0)
+            client = httpx.AsyncClient(base_url=self.address, timeout=60, limits=limits)
             answer = await client.post("/api/v1/session", json={"name": who, "token": token})
             secret = answer.raise_for_status().json()["secret"]
             client.headers["Authorization"] = f"Bearer {secret}"

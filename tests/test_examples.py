@@ -262,3 +262,25 @@ def test_an_agents_own_doubt_stops_the_vague_call(run: Run) -> None:
         "agent:    I cannot do that here",
     )
     assert output.count("tool: ") == 2
+
+
+def test_two_reviewers_answer_at_a_desk_and_each_decision_is_carried_out_once(run: Run) -> None:
+    output = run("15")
+    assert output.count("  ann: ") == 3
+    assert len(re.findall(r"  bob: review \w+ was decided by ann at ", output)) == 3
+    in_order(
+        output,
+        "waits: my purse",
+        "freeze_account: ",
+        "ann: approve",
+        "waits: how do you say freeze",
+        "ann: reject",
+        "waits: send 900",
+        "transfer_money: ",
+        "ann: approve",
+        "applied applied applied$",
+        r"my purse.*: The account is frozen",
+        r"how do you say.*: A reviewer rejected this call",
+        r"send 900.*: 900 sent to Ada",
+        "the record is as it was written: True",
+    )
