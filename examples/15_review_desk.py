@@ -43,10 +43,9 @@ def main(file: str) -> None:
         for waiting in people["ann"].get("/reviews").json()["reviews"]:
             print(f"waits: {waiting['text']}\n  {waiting['tool']}: {waiting['reason']}")
             decision = "reject" if "italian" in waiting["text"] else "approve"
+            path, body = f"/reviews/{waiting['id']}/decision", {"answer": {"type": decision}}
             for name, client in people.items():
-                told = client.post(
-                    f"/reviews/{waiting['id']}/decision", json={"answer": {"type": decision}}
-                )
+                told = client.post(path, json=body)
                 print(f"  {name}: {decision if told.is_success else told.json()['message']}")
         server.terminate()
     print(*(applied.result for applied in desk.apply()))
