@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bayeslora_tool.graphs.runs import start
 
+from bayeslora_tool.cli import terminal
 from bayeslora_tool.desk import Ledger, Route
 from tests.conftest import ROOT, failed
 from tests.graphs.desk import on
@@ -355,3 +356,14 @@ def test_statistics_name_what_was_decided_by_whom(run: Any, app: Any) -> None:
     assert plain["agreed"] == {"n": 2, "same": 1, "kappa": None}
     assert len(plain["days"]) == 30
     assert failed(run("desk", "statistics", "--target-risk", "2"), "`target_risk` (=2.0)")
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_what_one_types_again_is_whole_in_a_narrow_terminal(
+    run: Any, app: Any, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    names = ask(app, *(f"odd, {'and long ' * 20}{i}" for i in range(3)))
+    monkeypatch.setattr(terminal.out, "width", width)
+    shown = run("desk", "list").stdout.splitlines()
+    assert {line.split()[0] for line in shown[1:]} == {name[:8] for name in names}
+    assert app.ledger.head()[1] in run("desk", "verify").stdout.split()

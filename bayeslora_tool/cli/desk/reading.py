@@ -63,6 +63,9 @@ def list_reviews(
         reviews, more = _first(found, wanted, order, limit)
         table = Table("review", "state", "for", "age", "due", "tool", "label", "text", box=None)
         table.columns[-1].overflow, table.columns[-1].no_wrap = "ellipsis", True
+        # However narrow: what one types, and what one decides by.
+        for column, width in zip(table.columns, (8, 7, 3, 5, 5, 6, 10), strict=False):
+            column.min_width, column.no_wrap, column.overflow = width, True, "ellipsis"
         for review in reviews:
             label = review.label
             if label is not None and review.confidence is not None:

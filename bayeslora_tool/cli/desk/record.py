@@ -32,7 +32,11 @@ def verify(
         out.print(visible(damage.what), markup=False, highlight=False)
     if damages:
         raise typer.Exit(1)
-    out.print(f"{seq} events, all as they were written; head {last or '-'}", highlight=False)
+    out.print(
+        f"{seq} events, all as they were written; head {last or '-'}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def export(
