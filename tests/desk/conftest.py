@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bayeslora_tool.desk.ledger import Ledger
+from tests.desk.filed import Later
 from tests.desk.postgres import Postgres, unavailable
 
 
@@ -46,12 +47,12 @@ def ledger(place: str, empty: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def later(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Puts the database's clock forward by so many seconds."""
-    ahead, real = [0], ledger.store.now
-    monkeypatch.setattr(ledger.store, "now", lambda c: real(c) + ahead[0])
+def later(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Puts the database's clock, which stands still, forward by so many seconds."""
+    now = [ledger.store.read(ledger.store.now)]
+    monkeypatch.setattr(ledger.store, "now", lambda c: now[0])
 
     def leap(seconds: float) -> None:
-        ahead[0] += round(1000 * seconds)
+        now[0] += round(1000 * seconds)
 
     return leap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tests.fakes import by_words
 POLICY = Policy(tau_conf=0.8, tau_var=0.01)
 APPROVE = {"type": "approve"}
 REJECT = {"type": "reject", "message": "no"}
+Later = Callable[[float], None]
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 

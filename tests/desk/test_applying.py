@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from bayeslora_tool.desk import applying
 from bayeslora_tool.desk.ledger import Ledger
-from tests.desk.filed import meddle, steps
+from tests.desk.filed import Later, meddle, steps
 from tests.desk.scenes import Scene
 from tests.graphs.desk import APPROVE, EDIT_TO_NO, REJECT, on
 
@@ -57,10 +57,10 @@ def test_a_decision_is_carried_out_in_the_name_of_who_took_it(
     assert steps(ledger, ledger.review(name)) == ["filed", "decided", "applied"]
 
 
-def test_what_expired_is_rejected(ledger: Ledger) -> None:
-    scene = Scene(ledger, due=0.2)
+def test_what_expired_is_rejected(ledger: Ledger, later: Later) -> None:
+    scene = Scene(ledger, due=100)
     name = scene.ask()
-    time.sleep(0.25)
+    later(101)
     assert [one.result for one in scene.desk.apply()] == ["applied"]
     assert (scene.outcome()["decision"], scene.outcome()["reviewer"]) == ("reject", None)
     assert steps(ledger, ledger.review(name)) == ["filed", "expired", "applied"]
@@ -103,9 +103,9 @@ def test_the_same_interrupt_with_other_arguments_is_not_what_was_decided(ledger:
 
 @pytest.mark.parametrize("place_of_death", ["before the answer", "in the run", "after the run"])
 def test_killed_anywhere_a_decision_is_carried_out_once(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, place_of_death: str
+    ledger: Ledger, later: Later, monkeypatch: pytest.MonkeyPatch, place_of_death: str
 ) -> None:
-    scene = Scene(ledger, lease=0.2)
+    scene = Scene(ledger, lease=100)
     name = scene.ask()
     ledger.decide(name, APPROVE, "ann")
 
@@ -123,12 +123,14 @@ def test_killed_anywhere_a_decision_is_carried_out_once(
             scene.desk.apply()
     assert ledger.review(name).state == "decided"
     assert scene.desk.apply() == []  # it may still be at it
-    time.sleep(0.25)
+    later(101)
     assert [one.result for one in scene.desk.apply()] == ["applied"]
     assert [outcome["reviewer"] for outcome in scene.acted] == ["ann"]
 
 
-def test_killed_in_the_action_it_runs_again_under_the_same_key(ledger: Ledger) -> None:
+def test_killed_in_the_action_it_runs_again_under_the_same_key(
+    ledger: Ledger, later: Later
+) -> None:
     acted: list[str] = []
 
     def act(outcome: Any) -> None:
@@ -136,17 +138,19 @@ def test_killed_in_the_action_it_runs_again_under_the_same_key(ledger: Ledger) -
         if len(acted) == 1:
             raise Stop
 
-    scene = Scene(ledger, act=act, lease=0.2)
+    scene = Scene(ledger, act=act, lease=100)
     ledger.decide(scene.ask(), APPROVE, "ann")
     with pytest.raises(Stop):
         scene.desk.apply()
-    time.sleep(0.25)
+    later(101)
     assert [one.result for one in scene.desk.apply()] == ["applied"]
     assert len(acted) == 2
     assert len(set(acted)) == 1
 
 
-def test_an_action_that_raises_is_tried_again_later_and_its_problem_shown(ledger: Ledger) -> None:
+def test_an_action_that_raises_is_tried_again_later_and_its_problem_shown(
+    ledger: Ledger, later: Later
+) -> None:
     tries: list[Any] = []
 
     def act(outcome: Any) -> str:
@@ -158,18 +162,18 @@ def test_an_action_that_raises_is_tried_again_later_and_its_problem_shown(ledger
     scene = Scene(ledger, act=act)
     name = scene.ask()
     ledger.decide(name, EDIT_TO_NO, "ann")
-    waits = []
+    waits: list[float] = []
     while ledger.review(name).state != "applied":
-        began = time.monotonic()
+        waits.append(0.0)
         while not (done := scene.desk.apply()):
-            time.sleep(0.05)
-        waits.append(time.monotonic() - began)
+            later(0.5)
+            waits[-1] += 0.5
         if done[0].result == "failed":
             assert done[0].problem == f"RuntimeError: the bank is closed, {len(tries)}"
             assert ledger.review(name).problem == done[0].problem
             assert scene.desk.apply() == []
     assert [outcome["label"] for outcome in tries] == ["no"] * 3
-    assert waits[0] < 0.7 < waits[1] < 1.7 < waits[2]
+    assert waits == [0, 1, 2]
     assert ledger.review(name).problem is None
 
 
@@ -221,11 +225,15 @@ def test_a_run_that_takes_longer_than_the_lease_stays_with_who_began_it(ledger: 
 
 @pytest.mark.parametrize(("takeover", "same_lease"), [(True, False), (False, True), (False, False)])
 def test_what_a_machine_that_is_gone_left_behind_waits_for_a_word_or_the_end_of_its_lease(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, takeover: bool, same_lease: bool
+    ledger: Ledger,
+    later: Later,
+    monkeypatch: pytest.MonkeyPatch,
+    takeover: bool,
+    same_lease: bool,
 ) -> None:
     saver = InMemorySaver()
     elsewhere = {**this_run("resume", ""), "host": "far away", "pid": 1}
-    scene = Scene(ledger, saver, lease=0.2)
+    scene = Scene(ledger, saver, lease=100)
     name = scene.ask()
     ledger.decide(name, APPROVE, "ann")
 
@@ -241,7 +249,7 @@ def test_what_a_machine_that_is_gone_left_behind_waits_for_a_word_or_the_end_of_
             patch.setattr(platform, "node", lambda: "far.away")
         with pytest.raises(Stop):
             scene.desk.apply()
-    time.sleep(0.25)
+    later(101)
     (done,) = scene.desk.apply(takeover=takeover)
     if takeover or same_lease:
         assert done.result == "applied"

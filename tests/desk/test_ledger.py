@@ -19,7 +19,7 @@ from bayeslora_tool.desk.states import STATES, TRANSITIONS
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.desk.tables import METADATA
 from bayeslora_tool.review.requests import review_request
-from tests.desk.filed import APPROVE, REJECT, file, meddle, question, refused, steps
+from tests.desk.filed import APPROVE, REJECT, Later, file, meddle, question, refused, steps
 
 
 def test_a_filed_review_has_all_that_was_asked_and_no_second_one_is_made(ledger: Ledger) -> None:
@@ -133,9 +133,9 @@ def test_who_decides_has_a_name(ledger: Ledger, by: Any) -> None:
             act(review.id, by)
 
 
-def test_a_claim_keeps_others_out_until_its_lease_is_over(ledger: Ledger) -> None:
+def test_a_claim_keeps_others_out_until_its_lease_is_over(ledger: Ledger, later: Later) -> None:
     review = file(ledger)
-    claimed = ledger.claim(review.id, "ann", lease=0.4)
+    claimed = ledger.claim(review.id, "ann", lease=100)
     assert (claimed.state, claimed.assignee) == ("claimed", "ann")
     for attempt in (
         lambda: ledger.claim(review.id, "bob"),
@@ -145,7 +145,7 @@ def test_a_claim_keeps_others_out_until_its_lease_is_over(ledger: Ledger) -> Non
         with refused("claimed") as caught:
             attempt()
         assert "claimed by ann" in str(caught.value)
-    time.sleep(0.45)
+    later(101)
     assert ledger.review(review.id).state == "open"
     assert ledger.claim(review.id, "bob").assignee == "bob"
     assert ledger.release(review.id, "bob").state == "open"
@@ -173,10 +173,12 @@ def test_a_claim_can_be_prolonged_and_decided(ledger: Ledger) -> None:
     assert ledger.decide(review.id, REJECT, "ann").state == "decided"
 
 
-def test_what_nobody_decides_in_time_is_rejected_and_never_approved(ledger: Ledger) -> None:
-    review = file(ledger, due=0.2)
+def test_what_nobody_decides_in_time_is_rejected_and_never_approved(
+    ledger: Ledger, later: Later
+) -> None:
+    review = file(ledger, due=100)
     ledger.claim(review.id, "ann")  # a claim does not stop the clock
-    time.sleep(0.25)
+    later(101)
     with refused("over"):
         ledger.decide(review.id, APPROVE, "ann")
     expired = ledger.review(review.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
@@ -14,7 +13,7 @@ from argon2 import PasswordHasher
 from bayeslora_tool.desk import people as module
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.people import People, Person, SignInError, may
-from tests.desk.filed import CHEAP, file, meddle
+from tests.desk.filed import CHEAP, Later, file, meddle
 
 
 @pytest.fixture
@@ -68,9 +67,7 @@ def test_neither_tokens_nor_secrets_are_in_the_ledger(ledger: Ledger, people: Pe
         assert hidden not in held
 
 
-def test_a_session_ends_by_itself_or_when_one_signs_out(
-    people: People, later: Callable[[float], None]
-) -> None:
+def test_a_session_ends_by_itself_or_when_one_signs_out(people: People, later: Later) -> None:
     token = people.add("ann")
     first, second = people.sign_in("ann", token), people.sign_in("ann", token)
     one, other = people.session(first), people.session(second)
@@ -175,7 +172,7 @@ def test_what_each_role_may_do(ledger: Ledger) -> None:
 
 
 def test_wrong_tokens_in_a_row_are_refused_for_a_while_that_grows(
-    people: People, later: Callable[[float], None]
+    people: People, later: Later
 ) -> None:
     people.add("ann")
     for _ in range(5):
@@ -218,7 +215,7 @@ def test_a_stranger_who_guesses_all_day_does_not_keep_its_owner_out(people: Peop
 
 
 def test_who_mistypes_the_end_of_their_token_waits_alone_and_not_long(
-    people: People, later: Callable[[float], None]
+    people: People, later: Later
 ) -> None:
     ann, bob = people.add("ann"), people.add("bob")
     for _ in range(5):
@@ -231,9 +228,7 @@ def test_who_mistypes_the_end_of_their_token_waits_alone_and_not_long(
     assert people.session(people.sign_in("ann", ann)) is not None
 
 
-def test_a_database_whose_clock_was_ahead_keeps_nobody_out(
-    people: People, later: Callable[[float], None]
-) -> None:
+def test_a_database_whose_clock_was_ahead_keeps_nobody_out(people: People, later: Later) -> None:
     token = people.add("ann")
     later(1e6)
     for _ in range(6):

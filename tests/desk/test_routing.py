@@ -12,7 +12,7 @@ from bayeslora_tool.desk.inbox import Filter
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.people import Person
 from bayeslora_tool.desk.routing import Route, route_of
-from tests.desk.filed import APPROVE, CHEAP, question, refused, steps
+from tests.desk.filed import APPROVE, CHEAP, Later, question, refused, steps
 from tests.desk.scenes import Scene
 
 Later = Callable[[float], None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.states import TRANSITIONS
-from tests.desk.filed import APPROVE, REJECT, question, steps
+from tests.desk.filed import APPROVE, REJECT, Later, question, steps
 
 TERM, LEASE, UNDO = 50, 20, 10  # seconds
 WEIGHTS = {
@@ -131,7 +130,7 @@ def taken(ledger: Ledger, name: str, act: str, by: str, answer: Any) -> bool:
     return True
 
 
-def walk(ledger: Ledger, later: Callable[[float], None], seed: int, length: int) -> set[str]:
+def walk(ledger: Ledger, later: Later, seed: int, length: int) -> set[str]:
     rnd, now = random.Random(seed), 0.0
     route = Route(group="a", next_group="b", due=TERM, needed=rnd.choice([1, 2, 2]))
     asked = question(f"odd {seed}")
@@ -175,9 +174,7 @@ def walk(ledger: Ledger, later: Callable[[float], None], seed: int, length: int)
     return set(events)
 
 
-def test_random_walks_end_where_the_rules_say(
-    ledger: Ledger, later: Callable[[float], None]
-) -> None:
+def test_random_walks_end_where_the_rules_say(ledger: Ledger, later: Later) -> None:
     for seed in range(3):
         walk(ledger, later, seed, 40)
     assert ledger.verify() == []
@@ -185,7 +182,7 @@ def test_random_walks_end_where_the_rules_say(
 
 @pytest.mark.slow
 def test_many_random_walks_take_every_step_and_end_where_the_rules_say(
-    ledger: Ledger, later: Callable[[float], None]
+    ledger: Ledger, later: Later
 ) -> None:
     seen = set[str]()
     for seed in range(100, 160):

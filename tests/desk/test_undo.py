@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from bayeslora_tool.desk.ledger import Ledger
-from tests.desk.filed import APPROVE, REJECT, file, meddle, refused, steps
+from tests.desk.filed import APPROVE, REJECT, Later, file, meddle, refused, steps
 from tests.desk.scenes import Scene
 from tests.graphs.desk import EDIT_TO_NO
 
@@ -31,12 +29,14 @@ def test_an_answer_that_is_taken_back_was_never_carried_out(ledger: Ledger) -> N
     assert ledger.verify() == []
 
 
-def test_it_is_carried_out_when_it_can_no_longer_be_taken_back(ledger: Ledger) -> None:
+def test_it_is_carried_out_when_it_can_no_longer_be_taken_back(
+    ledger: Ledger, later: Later
+) -> None:
     scene = Scene(ledger)
     name = scene.ask()
-    ledger.decide(name, APPROVE, "ann", undo=0.2)
+    ledger.decide(name, APPROVE, "ann", undo=100)
     assert scene.desk.apply() == []
-    time.sleep(0.25)
+    later(101)
     for _ in range(2):
         with refused("late"):
             ledger.undo(name, "ann")
@@ -64,10 +64,12 @@ def test_only_who_answered_may_take_it_back_and_only_if_they_said_so(ledger: Led
         ledger.decide(review.id, APPROVE, "ann", undo=float("nan"))
 
 
-def test_what_was_taken_back_too_late_for_its_due_time_is_rejected(ledger: Ledger) -> None:
-    review = file(ledger, due=0.2)
-    ledger.decide(review.id, APPROVE, "ann", undo=100)
-    time.sleep(0.25)
+def test_what_was_taken_back_too_late_for_its_due_time_is_rejected(
+    ledger: Ledger, later: Later
+) -> None:
+    review = file(ledger, due=100)
+    ledger.decide(review.id, APPROVE, "ann", undo=1000)
+    later(101)
     assert ledger.undo(review.id, "ann").state == "claimed"
     assert ledger.review(review.id).state == "expired"
     assert ledger.verify() == []

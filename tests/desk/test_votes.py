@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.routing import Route
-from tests.desk.filed import APPROVE, REJECT, question, refused, steps
+from tests.desk.filed import APPROVE, REJECT, Later, question, refused, steps
 from tests.desk.scenes import Scene
 from tests.graphs.desk import EDIT_TO_NO
 
@@ -145,9 +144,7 @@ def test_what_one_of_two_has_answered_is_not_carried_out(ledger: Ledger) -> None
     assert [(one["label"], one["reviewer"]) for one in scene.acted] == [("no", "bob")]
 
 
-def test_what_only_one_has_answered_in_time_is_rejected(
-    ledger: Ledger, later: Callable[[float], None]
-) -> None:
+def test_what_only_one_has_answered_in_time_is_rejected(ledger: Ledger, later: Later) -> None:
     asked = question("odd")
     ledger.reconcile([asked], routes=[Route(needed=2, due=100)])
     ledger.decide(asked.id, APPROVE, "ann")
