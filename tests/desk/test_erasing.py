@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -63,21 +64,23 @@ def test_its_bytes_are_in_no_file_any_more(tmp_path: Path, sealed: bool) -> None
         assert all(ledger.review(name).erased_at for name in names)
 
 
-def test_only_what_is_settled_and_old_enough_is_erased(ledger: Ledger) -> None:
+def test_only_what_is_settled_and_old_enough_is_erased(
+    ledger: Ledger, later: Callable[[float], None]
+) -> None:
     waiting = file(ledger, "odd waiting")
     claimed = file(ledger, "odd claimed")
     ledger.claim(claimed.id, "ann")
     decided = file(ledger, "odd decided")
     ledger.decide(decided.id, APPROVE, "ann")
-    late = file(ledger, "odd late", due=0.01)
+    late = file(ledger, "odd late", due=10)
     withdrawn = file(ledger, "odd withdrawn")
     ledger.withdraw(withdrawn.id)
     old = settled(ledger, "odd old")
-    time.sleep(0.3)
+    later(100)
     new = settled(ledger, "odd new")
     ledger.keep_time()
     assert ledger.erase(3600) == 0
-    assert ledger.erase(0.25) == 2
+    assert ledger.erase(50) == 2
     erased = {review.id for review in ledger.reviews() if review.erased_at}
     assert erased == {withdrawn.id, old}
     assert ledger.review(late.id).state == "expired"  # its rejection is still to be carried out

@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,11 +15,13 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from bayeslora_tool.desk import sending
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.seal import new_key
+from bayeslora_tool.desk.tables import OUTBOX
 from tests.desk.children import Child
 from tests.desk.filed import APPROVE, file, hidden, meddle, question
 from tests.server_process import LOOPBACK, free_port
@@ -131,16 +133,18 @@ def test_no_word_of_theirs_is_told_unless_asked_for(ledger: Ledger, receiver: Re
     assert "zanzibar &lt;!channel&gt; \\x1b[2J &amp; so on" in told["text"]
 
 
-def test_each_hears_what_it_is_to_hear_of(ledger: Ledger, receiver: Receiver) -> None:
+def test_each_hears_what_it_is_to_hear_of(
+    ledger: Ledger, receiver: Receiver, later: Callable[[float], None]
+) -> None:
     ledger.webhooks.add(receiver.url, on=["due-soon", "expired"], soon=30)
-    far, soon = file(ledger, "odd far", due=60), file(ledger, "odd soon", due=0.4)
+    far, soon = file(ledger, "odd far", due=600), file(ledger, "odd soon", due=20)
     ledger.claim(soon.id, "ann")
     for _ in range(3):  # once for each time it is due
         ledger.webhooks.send()
     assert [(one["type"], one["data"]["review"]) for one in receiver.bodies()] == [
         ("review.due-soon", soon.id)
     ]
-    time.sleep(0.45)
+    later(25)
     ledger.keep_time()
     ledger.webhooks.send()
     assert [one["type"] for one in receiver.bodies()] == ["review.due-soon", "review.expired"]
@@ -150,15 +154,17 @@ def test_each_hears_what_it_is_to_hear_of(ledger: Ledger, receiver: Receiver) ->
     assert ledger.webhooks.send() == []
 
 
-def test_the_next_group_hears_of_what_goes_on_to_it(ledger: Ledger, receiver: Receiver) -> None:
-    ledger.webhooks.add(receiver.url, on=["filed", "due-soon"], soon=0.2)
-    route = Route(group="cards", next_group="leads", due=0.6)
+def test_the_next_group_hears_of_what_goes_on_to_it(
+    ledger: Ledger, receiver: Receiver, later: Callable[[float], None]
+) -> None:
+    ledger.webhooks.add(receiver.url, on=["filed", "due-soon"], soon=50)
+    route = Route(group="cards", next_group="leads", due=100)
     ledger.reconcile([question()], routes=[route])
-    ends = time.monotonic() + 10
-    while len(receiver.came) < 4 and time.monotonic() < ends:
-        ledger.keep_time()
+    for seconds in (60, 45, 60):
         ledger.webhooks.send()
-        time.sleep(0.02)
+        later(seconds)
+        ledger.keep_time()
+    ledger.webhooks.send()
     assert [(one["type"], one["data"]["group"]) for one in receiver.bodies()] == [
         ("review.filed", "cards"), ("review.due-soon", "cards"),
         ("review.filed", "leads"), ("review.due-soon", "leads"),
@@ -187,20 +193,24 @@ def test_after_errors_it_is_tried_again_under_the_same_id(
 
 
 def test_pauses_between_tries_grow(
-    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger,
+    receiver: Receiver,
+    later: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sending, "FIRST_REST", 0.1)
+    monkeypatch.setattr(sending, "FIRST_REST", 100)
+    monkeypatch.setattr(sending, "LONGEST_REST", 1000)
     ledger.webhooks.add(receiver.url)
     file(ledger)
-    receiver.answers = [500] * 3
-    ends, waits, began = time.monotonic() + 10, [], time.monotonic()
-    while len(receiver.came) < 4 and time.monotonic() < ends:
-        if ledger.webhooks.send():
-            waits.append(time.monotonic() - began)
-            began = time.monotonic()
-        time.sleep(0.005)
-    for i, wait in enumerate(waits[1:]):
-        assert 0.5 * 0.1 * 2**i <= wait < 1.5 * 0.1 * 2**i + 0.5
+    receiver.answers = [500] * 6
+    for rest in (100, 200, 400, 800, 1000, 1000):
+        assert len(ledger.webhooks.send()) == 1
+        waits = sa.select(OUTBOX.c.next)
+        left = ledger.store.read(lambda c, q=waits: c.execute(q).scalar_one() - ledger.store.now(c))  # type: ignore[misc]
+        assert 0.5 * rest - 10 < left / 1000 <= 1.5 * rest
+        assert ledger.webhooks.send() == []
+        later(left / 1000 + 0.01)
+    assert ledger.webhooks.send()[0].problem is None
 
 
 def test_who_was_down_hears_it_when_they_are_up(ledger: Ledger) -> None:
