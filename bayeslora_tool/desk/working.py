@@ -14,6 +14,7 @@ from bayeslora_tool.desk.store import LedgerError
 logger = logging.getLogger(__name__)
 
 _LOOKS = 60.0  # seconds between two looks at all threads
+_PATIENCE = 2.0  # seconds for who is being told when this ends
 
 
 def work(
@@ -54,3 +55,4 @@ def work(
         except Exception:  # of a checkpointer, or a server
             logger.exception("this round of the desk broke off; the next one tries again")
         stop.wait(every)
+    tells.join(_PATIENCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
@@ -416,6 +417,7 @@ def test_a_worker_tells_as_it_goes(ledger: Ledger, receiver: Receiver) -> None:
     from tests.desk.scenes import Scene
 
     ledger.webhooks.add(receiver.url)
+    receiver.slow = 0.3
     scene, stop = Scene(ledger), Event()
     worker = Thread(target=scene.desk.work, args=(stop,), kwargs={"every": 0.05})
     worker.start()
@@ -426,3 +428,6 @@ def test_a_worker_tells_as_it_goes(ledger: Ledger, receiver: Receiver) -> None:
     stop.set()
     worker.join(10)
     assert [one["data"]["review"] for one in receiver.bodies()] == [name]
+    # It has waited for the message under way, and left nobody with the ledger.
+    assert ledger.webhooks.all()[0].sent == 1
+    assert "desk webhooks" not in [thread.name for thread in threading.enumerate()]
