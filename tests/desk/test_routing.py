@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ from bayeslora_tool.desk.people import Person
 from bayeslora_tool.desk.routing import Route, route_of
 from tests.desk.filed import APPROVE, CHEAP, Later, question, refused, steps
 from tests.desk.scenes import Scene
-
-Later = Callable[[float], None]
 
 
 def scored(tool: str = "act_on_label", **scores: Any) -> Any:
