@@ -367,3 +367,9 @@ def test_what_one_types_again_is_whole_in_a_narrow_terminal(
     shown = run("desk", "list").stdout.splitlines()
     assert {line.split()[0] for line in shown[1:]} == {name[:8] for name in names}
     assert app.ledger.head()[1] in run("desk", "verify").stdout.split()
+
+
+def test_an_unknown_backbone_for_similar_reviews_is_told_before_anything_is_served(
+    run: Any, app: Any
+) -> None:
+    assert failed(run("desk", "serve", "--similar", "nope"), "nope")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.people import Person
 from bayeslora_tool.serving.desk.similar import SimilarReviews
@@ -142,3 +143,20 @@ def test_memory_is_bounded_and_the_latest_are_kept(ledger: Ledger) -> None:
     later = settle(ledger, "card later")
     until(lambda: later in [one.id for one in similar(asked, LEAD)])
     assert {one.id for one in similar(asked, LEAD)} == {*names[5:], later}
+
+
+@pytest.mark.slow
+def test_a_bundled_backbone_finds_what_is_about_the_same(ledger: Ledger) -> None:
+    texts = ["my bag with the card in it was stolen", "the film was dull and long",
+             "will it rain in boston", "please send my brother some money"]  # fmt: skip
+    for text in texts:
+        settle(ledger, text)
+    similar = SimilarReviews(ledger, lambda: BayesLoRAClassifier.from_pretrained("intents"))
+    assert similar.wait(100)
+    for asked, about in (
+        ("someone took my wallet and all my cards", texts[0]),
+        ("a boring movie", texts[1]),
+        ("do i need an umbrella today", texts[2]),
+        ("transfer a hundred to my sister", texts[3]),
+    ):
+        assert similar(file(ledger, asked), LEAD)[0].text == about
