@@ -301,27 +301,9 @@ def test_reviewers_are_let_in_by_a_token_that_is_shown_once(run: Any, tmp_path: 
 
 def test_help_teaches_the_way_of_a_review(run: Any) -> None:
     shown = run("desk", "--help").stdout
-    for command in [
-        "list",
-        "show",
-        "claim",
-        "answer",
-        "apply",
-        "sync",
-        "verify",
-        "export",
-        "erase",
-        "new-key",
-        "add-webhook",
-        "webhooks",
-        "send",
-        "retry",
-        "add-reviewer",
-        "reviewers",
-        "remove-reviewer",
-        "statistics",
-        "demo",
-    ]:
+    for command in ("list", "show", "claim", "answer", "apply", "sync", "verify", "export", "erase",
+                    "new-key", "add-webhook", "webhooks", "send", "retry", "statistics", "demo",
+                    "add-reviewer", "reviewers", "remove-reviewer"):  # fmt: skip
         assert command in shown
         about = run("desk", command, "--help").stdout
         assert "REVIEW" in about or "MODULE:NAME" in about or "--ledger" in about or "KEY" in about
