@@ -99,6 +99,7 @@ def test_the_gate_stops_the_doubtful_call_and_the_one_that_does_not_fit(run: Run
     )
 
 
+@pytest.mark.slow
 def test_a_gate_behind_another_agent_reads_what_the_user_wrote(run: Run) -> None:
     output = run("12")
     assert output.count("reviewer is asked") == 1
@@ -132,12 +133,14 @@ SCRIPTED_CHAT = (
 )
 
 
+@pytest.mark.slow
 def test_the_scripted_user_is_asked_before_anything_is_done(run: Run) -> None:
     output = run("05")
     assert output.count("agent:") == len(SCRIPTED_CHAT)
     in_order(output, *SCRIPTED_CHAT)
 
 
+@pytest.mark.slow
 def test_a_real_user_may_type(run: Run) -> None:
     output = run("05", "--chat", stdin="please cancel my dinner reservation\n\n")
     assert output.count("agent:") == 1
@@ -158,6 +161,7 @@ def test_the_desk_does_each_thing_once(run: Run) -> None:
     assert [line.strip() for line in desk] == things
 
 
+@pytest.mark.slow
 def test_a_run_stops_when_its_budget_is_spent(run: Run) -> None:
     clear, odd, strict = run("07").strip().split("\n\n")
     assert "review: " not in clear
@@ -208,6 +212,7 @@ def test_a_tsv_becomes_an_adapter_and_a_policy(run: Run, tmp_path: Path) -> None
     assert (tmp_path / "mine" / "policy.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_an_mcp_client_gets_a_structured_answer(run: Run) -> None:
     in_order(
         run("10"),
@@ -220,6 +225,7 @@ def test_an_mcp_client_gets_a_structured_answer(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_simulated_user_is_asked_and_answers(run: Run) -> None:
     pytest.importorskip("openevals.simulators")
     in_order(
@@ -231,6 +237,7 @@ def test_a_simulated_user_is_asked_and_answers(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_decision_models_are_answered_and_gated(run: Run) -> None:
     in_order(
         run("13"),
@@ -243,6 +250,7 @@ def test_decision_models_are_answered_and_gated(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_agents_own_doubt_stops_the_vague_call(run: Run) -> None:
     output = run("14")
     assert output.count("reviewer is asked") == 2

@@ -20,6 +20,7 @@ def files(tiny_adapter: Path, tmp_path: Path) -> tuple[Path, Path]:
     return preset, texts
 
 
+@pytest.mark.slow
 def test_compares_all_contestants_and_draws_a_picture(
     run: Any,
     files: tuple[Path, Path],

@@ -273,6 +273,7 @@ def hastily(scores: Scores) -> Rescored:
     return rescored
 
 
+@pytest.mark.slow
 def test_the_promise_holds_for_scores_that_the_thresholds_change() -> None:
     """And would not, if it rested on other scores than those that are acted upon."""
     everyone = hastily(population(40_000, seed=99, unsteady=2.0))

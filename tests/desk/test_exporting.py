@@ -157,6 +157,7 @@ def test_another_ending_and_a_missing_pyarrow_are_named(
         write_export([], tmp_path / "labels.parquet")
 
 
+@pytest.mark.slow
 def test_rows_are_read_and_written_a_few_at_a_time(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

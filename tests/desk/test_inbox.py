@@ -246,6 +246,7 @@ LOOKS: dict[str, Callable[[Ledger], Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_page_costs_the_database_as_much_with_10_000_reviews_as_with_200(
     ledger: Ledger,
 ) -> None:

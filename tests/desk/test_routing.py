@@ -176,6 +176,7 @@ def test_a_person_may_do_what_their_role_and_groups_say_within_the_same_transact
     assert ledger.verify() == []
 
 
+@pytest.mark.slow
 def test_when_many_are_due_at_once_nobody_waits_for_all_of_them(
     ledger: Ledger, later: Later
 ) -> None:

@@ -69,6 +69,7 @@ def test_confidence_alone_asks_as_often_as_the_policy() -> None:
 
 
 class TestSweep:
+    @pytest.mark.slow
     def test_best_is_the_cheapest_of_the_grid_by_the_real_graph(self) -> None:
         scenarios = random_scenarios(60)
         policy = Policy(0.7, 0.03, max_clarifications=1)
@@ -87,6 +88,7 @@ class TestSweep:
             real = play(scenarios, tried, scored, people)
             assert measure(row.name, tried, real, prices) == row
 
+    @pytest.mark.slow
     def test_dear_errors_make_the_best_ask_more(self) -> None:
         asked = []
         for price in (0.0, 1e6):

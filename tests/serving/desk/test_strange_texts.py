@@ -68,6 +68,7 @@ def filed(door: Door, text: str) -> list[FiledReview]:
     return [door.ledger.review(one.id) for one in (about_label, calls, settled)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_page_lets_a_text_run_lead_or_hide(door: Door, text: str) -> None:
     reviews = filed(door, text)
