@@ -18,6 +18,7 @@ try:
     from sqlalchemy import event
     from sqlalchemy.engine import URL, Connection, Engine, make_url
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+    from sqlalchemy.exc import TimeoutError as AllConnectionsBusy
     from sqlalchemy.pool import NullPool
 
     from bayeslora_tool.desk.migration import migrate
@@ -130,6 +131,11 @@ class Store:
                         f"the ledger {self.name} does not answer: {error.orig}. No decision is "
                         f"there by halves; try again"
                     ) from error
+            except AllConnectionsBusy as error:  # who has them waits for the database, too
+                raise LedgerError(
+                    f"the ledger {self.name} does not answer: others wait for it on all "
+                    f"connections of this process; try again"
+                ) from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -165,17 +171,32 @@ def _url(place: str | Path) -> URL:
 
 
 def _engine(url: URL, patience: float) -> Engine:
+    # What is written may be what people wrote: errors, which are logged, do not quote it.
     if url.get_backend_name() == "postgresql":
         try:
-            return sa.create_engine(
+            postgres = sa.create_engine(
                 url,
                 pool_pre_ping=True,
+                pool_timeout=patience,
+                hide_parameters=True,
                 connect_args={"connect_timeout": max(2, round(patience))},
             )
         except (ImportError, NoSuchModuleError) as error:
             raise ValueError(f'{error}; pip install "psycopg[binary]"') from None
+
+        @event.listens_for(postgres, "connect")
+        def begun_to_talk(connection: Any, _: Any) -> None:
+            # Postgres itself would wait for a lock for as long as somebody holds it.
+            connection.autocommit = True  # or the first rollback would undo it
+            connection.cursor().execute(f"SET lock_timeout = {max(1, round(1000 * patience))}")
+            connection.autocommit = False
+
+        return postgres
     engine = sa.create_engine(
-        url, poolclass=NullPool, connect_args={"isolation_level": None, "timeout": patience}
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"isolation_level": None, "timeout": patience},
     )
 
     @event.listens_for(engine, "connect")

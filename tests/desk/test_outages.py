@@ -11,11 +11,23 @@ from pathlib import Path
 from threading import Thread, Timer
 
 import pytest
+from bayeslora_tool.graphs.runs import start
 
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.store import LedgerError
 from tests.desk.filed import APPROVE, REJECT, file, steps
 from tests.desk.postgres import Postgres
+from tests.desk.scenes import Scene
+from tests.graphs.desk import on
+
+# As if there were no room for what is filed.
+_REFUSES = {
+    "sqlite": "CREATE TRIGGER full BEFORE INSERT ON reviews "
+    "BEGIN SELECT RAISE(ABORT, 'no space left'); END",
+    "postgresql": "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "RAISE 'no space left' USING ERRCODE = '53100'; END $$; "
+    "CREATE TRIGGER full_ BEFORE INSERT ON reviews FOR EACH ROW EXECUTE FUNCTION refuse()",
+}
 
 
 @contextmanager
@@ -65,6 +77,46 @@ def test_a_locked_database_is_waited_for_so_long_and_no_longer(tmp_path: Path) -
     assert patient.decide(review.id, APPROVE, "ann").state == "decided"
     blocker.close()
     assert ledger.verify() == []
+
+
+@pytest.mark.slow
+def test_a_lock_in_postgres_is_waited_for_so_long_and_no_longer(postgres: Postgres) -> None:
+    place = postgres.database()
+    with Ledger(place, patience=20) as patient, Ledger(place, patience=0.4) as ledger:
+        review = file(ledger)
+        blocker = patient.store.engine.connect()
+        blocker.exec_driver_sql("SELECT * FROM head FOR UPDATE")
+        began = time.monotonic()
+        with pytest.raises(LedgerError, match="lock timeout"):
+            ledger.decide(review.id, APPROVE, "ann")
+        assert 0.3 < time.monotonic() - began < 5
+        assert ledger.review(review.id) == review  # reading goes on
+        Timer(0.5, blocker.close).start()
+        assert patient.decide(review.id, APPROVE, "ann").state == "decided"
+        assert ledger.verify() == []
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_on_all_its_connections_says_so(postgres: Postgres) -> None:
+    with Ledger(postgres.database(), patience=0.3) as ledger:
+        review = file(ledger)
+        busy = [ledger.store.engine.connect() for _ in range(15)]
+        with pytest.raises(LedgerError, match="does not answer"):
+            ledger.review(review.id)
+        for connection in busy:
+            connection.close()
+        assert ledger.review(review.id) == review
+
+
+def test_the_log_of_a_failure_has_no_word_of_a_text(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(ledger)
+    ledger.store.write(lambda c: c.exec_driver_sql(_REFUSES[ledger.store.kind]) and None)
+    start(scene.graph, {"text": "odd zanzibar"}, on(1))
+    assert "was not filed" in caplog.text
+    assert "no space left" in caplog.text
+    assert "zanzibar" not in caplog.text
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
