@@ -185,8 +185,9 @@ class People:
             seen = there
             if not there:
                 raise ValueError(f"`name` (={name!r:.60}) is no reviewer; see `reviewers`")
-            c.execute(sa.delete(SESSIONS).where(SESSIONS.c.person == name))
+            # First what who signs in has locked, so that their session is there, or never will be.
             c.execute(sa.delete(TRIES).where(TRIES.c.whose == name))
+            c.execute(sa.delete(SESSIONS).where(SESSIONS.c.person == name))
             c.execute(sa.delete(REVIEWERS).where(REVIEWERS.c.name == name))
             change.add({"id": name, "salt": ""}, "left", THE_DESK, {})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from bayeslora_tool.desk import people as module
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.people import People, Person, SignInError, may
 from tests.desk.filed import CHEAP, Later, file, meddle
+from tests.desk.postgres import Postgres
 
 
 @pytest.fixture
@@ -135,6 +137,36 @@ def test_who_is_removed_while_signing_in_is_not_in(
 
     monkeypatch.setattr(people, "hasher", Slow())
     wrong(people, "ann", token)
+
+
+@pytest.mark.slow
+def test_who_is_removed_at_the_end_of_signing_in_is_not_in_under_the_same_name_either(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(postgres.database()) as ledger:
+        people = ledger.people
+        people.hasher = CHEAP
+        token = people.add("ann")
+        there, go_on, secrets = Event(), Event(), []
+        real = module.forgive
+
+        def slow(c: Any, name: str) -> None:
+            real(c, name)
+            there.set()
+            go_on.wait(10)
+
+        monkeypatch.setattr(module, "forgive", slow)
+        enters = Thread(target=lambda: secrets.append(people.sign_in("ann", token)))
+        enters.start()
+        assert there.wait(10)
+        leaves = Thread(target=people.remove, args=("ann",))
+        leaves.start()
+        leaves.join(0.5)  # it waits for who signs in, or is over
+        go_on.set()
+        enters.join()
+        leaves.join()
+        people.add("ann", "lead")
+        assert [people.session(secret) for secret in secrets] == [None]
 
 
 @pytest.mark.parametrize(
