@@ -143,13 +143,14 @@ def _take(
 ) -> _Task | None:
     head_of(c, lock=True)  # one after another
     hear = [name for name, carrier in carriers.items() if carrier.heard is not None]
-    wanted = sa.or_(REVIEWS.c.audit.is_(False), REVIEWS.c.graph.in_(hear))
+    # Of an audit the label is left when its answer is erased.
+    calls = sa.and_(REVIEWS.c.audit.is_(False), REVIEWS.c.answer.is_not(None))
+    wanted = sa.or_(calls, sa.and_(REVIEWS.c.audit, REVIEWS.c.graph.in_(hear)))
     now = ledger.store.now(c)
     query = (
         sa.select(REVIEWS, WORK.c.holder)
         .outerjoin(WORK, WORK.c.review == REVIEWS.c.id)
-        .where(REVIEWS.c.state.in_(TO_APPLY), REVIEWS.c.answer.is_not(None))
-        .where(REVIEWS.c.graph.in_([*carriers]), wanted)
+        .where(REVIEWS.c.state.in_(TO_APPLY), wanted, REVIEWS.c.graph.in_([*carriers]))
         .where(sa.or_(REVIEWS.c.undo_until.is_(None), REVIEWS.c.undo_until <= now))
         .where(sa.or_(WORK.c.until.is_(None), WORK.c.until <= now))
         .order_by(REVIEWS.c.decided_at, REVIEWS.c.id)

@@ -13,16 +13,16 @@ from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.names import THE_DESK
-from bayeslora_tool.desk.steps import find, move
+from bayeslora_tool.desk.steps import move
 from bayeslora_tool.desk.store import Store
-from bayeslora_tool.desk.tables import EVENTS, OUTBOX, REVIEWS, SEALED, WORK
+from bayeslora_tool.desk.tables import EVENTS, OUTBOX, REVIEWS, SEALED, STORED, WORK
 
 _AT_ONCE = 100  # in one transaction: others wait for it
 _SETTLED = sa.or_(
     REVIEWS.c.state.in_(("applied", "withdrawn")),
     sa.and_(REVIEWS.c.state == "expired", REVIEWS.c.answer.is_(None)),
-    sa.and_(REVIEWS.c.state == "decided", REVIEWS.c.audit.is_(True)),
 )
+_AUDITED = sa.and_(REVIEWS.c.state == "decided", REVIEWS.c.audit.is_(True))
 
 
 def check_age(name: str, age: float) -> None:
@@ -41,19 +41,24 @@ def erase(store: Store, older_than: float) -> int:
     )
 
     def old(c: Connection) -> list[str]:
-        then = store.now(c) - round(1000 * older_than)
-        query = sa.select(REVIEWS.c.id).where(_SETTLED, REVIEWS.c.erased_at.is_(None))
+        now = store.now(c)
+        then = now - round(1000 * older_than)
+        over = sa.or_(REVIEWS.c.undo_until.is_(None), REVIEWS.c.undo_until <= now)
+        settled = sa.or_(_SETTLED, sa.and_(_AUDITED, over))
+        query = sa.select(REVIEWS.c.id).where(settled, REVIEWS.c.erased_at.is_(None))
         return list(c.execute(query.where(since <= then).limit(_AT_ONCE)).scalars())
 
     def work(c: Connection) -> int:
         change = Writer(c, store.now)
         names = old(c)
         for name in names:
-            gone = dict.fromkeys(SEALED)
-            move(change, find(c, name), "erased", THE_DESK, **gone, erased_at=change.now)
-            c.execute(sa.update(REVIEWS).where(REVIEWS.c.id == name).values(salt=""))
             c.execute(sa.delete(WORK).where(WORK.c.review == name))
             c.execute(sa.delete(OUTBOX).where(OUTBOX.c.review == name))
+            # As it is stored: what is to be erased may be what nobody has the key of any more.
+            row = c.execute(STORED.where(REVIEWS.c.id == name)).mappings().one()
+            gone = dict.fromkeys(SEALED)
+            move(change, row, "erased", THE_DESK, **gone, erased_at=change.now)
+            c.execute(sa.update(REVIEWS).where(REVIEWS.c.id == name).values(salt=""))
         return len(names)
 
     done = 0

@@ -92,6 +92,57 @@ def test_only_what_is_settled_and_old_enough_is_erased(
     assert ledger.verify() == []
 
 
+def test_what_nobody_has_the_key_of_any_more_is_erased_with_the_rest(tmp_path: Path) -> None:
+    from bayeslora_tool.desk.seal import new_key
+
+    place = tmp_path / "desk.sqlite"
+    with Ledger(place, key=new_key()) as ledger:
+        lost = settled(ledger, f"odd {SECRET}")
+        scene = Scene(ledger, act=lambda outcome: 1 / 0)
+        failed = scene.ask()
+        ledger.decide(failed, APPROVE, "ann")
+        scene.desk.apply()  # leaves why it failed
+        ledger.withdraw(failed)
+    with Ledger(place, key=new_key()) as ledger:
+        known = settled(ledger, "odd known", number=1)
+        assert ledger.erase(0) == 3
+        assert {review.id for review in ledger.reviews()} == {lost, failed, known}
+        assert ledger.verify() == []
+
+
+def test_an_audit_is_not_erased_while_its_label_may_be_taken_back(
+    ledger: Ledger, later: Callable[[float], None]
+) -> None:
+    asked = question(audit=True)
+    ledger.reconcile([asked])
+    ledger.decide(asked.id, APPROVE, "ann", undo=10)
+    assert ledger.erase(0) == 0
+    assert ledger.undo(asked.id, "ann").text == asked.text
+    ledger.decide(asked.id, APPROVE, "ann", undo=10)
+    later(10)
+    assert ledger.erase(0) == 1
+
+
+def test_the_label_of_an_audit_is_heard_also_when_its_text_was_erased_before(
+    ledger: Ledger,
+) -> None:
+    heard: list[tuple[str, bool]] = []
+
+    class Monitor:
+        def audited(self, key: str, *, wrong: bool) -> None:
+            heard.append((key, wrong))
+
+    scene = Scene(ledger, monitor=Monitor())
+    for i, answer in enumerate((APPROVE, EDIT_TO_NO)):
+        asked = question(f"odd {i}", graph="escalation", audit=True)
+        ledger.reconcile([asked])
+        ledger.decide(asked.id, answer, "ann")
+    assert ledger.erase(0) == 2
+    assert [one.result for one in scene.desk.apply()] == ["applied"] * 2
+    assert sorted(heard) == [("key odd 0", False), ("key odd 1", True)]
+    assert ledger.verify() == []
+
+
 @pytest.mark.parametrize("older_than", [-1, float("nan"), float("inf")])
 def test_an_age_is_a_number_of_seconds(ledger: Ledger, older_than: float) -> None:
     with pytest.raises(ValueError, match="`older_than`"):
