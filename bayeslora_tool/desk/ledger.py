@@ -231,7 +231,18 @@ class Ledger:
         Raises:
             ReviewError: It is not claimed by them.
         """
-        return self.store.write(lambda c: release(self._writer(c), name, by))
+        who = by.name if isinstance(by, Person) else by
+        theirs = False
+
+        def work(c: Connection) -> FiledReview:
+            nonlocal theirs
+            change, row = self._writer(c), find(c, name)
+            if theirs and row["assignee"] != who:  # tried again, and was through the first time
+                return read_again(c, row)
+            theirs = row["assignee"] == who
+            return release(change, name, by)
+
+        return self.store.write(work)
 
     def decide(self, name: str, answer: Any, by: str | Person, *, undo: float = 0.0) -> FiledReview:
         """Decide a review, once and for all, or give the first of two answers.
@@ -345,6 +356,8 @@ class Ledger:
 
         def work(c: Connection) -> FiledReview:
             change, row = self._writer(c), find(c, name)
+            if row["state"] == "withdrawn":  # tried again
+                return read_again(c, row)
             c.execute(sa.delete(WORK).where(WORK.c.review == row["id"]))
             return move(change, row, "withdrawn", THE_DESK, assignee=None, lease=None)
 

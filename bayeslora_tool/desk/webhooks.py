@@ -120,6 +120,8 @@ class Webhooks:
 
         def work(c: Connection) -> None:
             head_of(c, lock=True)  # who files now tells it, or who files next
+            if c.execute(sa.select(WEBHOOKS.c.id).where(WEBHOOKS.c.id == name)).first():
+                return  # tried again, and was through the first time
             c.execute(
                 sa.insert(WEBHOOKS).values(
                     id=name,
@@ -146,9 +148,13 @@ class Webhooks:
         Raises:
             ValueError: There is no such webhook.
         """
+        seen = False
 
         def work(c: Connection) -> None:
-            if c.execute(sa.delete(WEBHOOKS).where(WEBHOOKS.c.id == name)).rowcount != 1:
+            nonlocal seen
+            there = c.execute(sa.delete(WEBHOOKS).where(WEBHOOKS.c.id == name)).rowcount == 1
+            seen |= there
+            if not seen:  # nor when this was tried first
                 raise ValueError(f"there is no webhook {name!r:.40}; `webhooks` shows their ids")
             c.execute(sa.delete(OUTBOX).where(OUTBOX.c.webhook == name))
 

@@ -227,6 +227,7 @@ def test_only_the_steps_in_the_table_are_taken(ledger: Ledger) -> None:
         "expired": [],
     }
     again = {("applied", "applied"), ("decided", "decided"), ("applied", "decided")}
+    again |= {("withdrawn", "withdrawn")}
     for state, step in product(STATES, acts):
         text = f"odd {state} {step}"
         review = file(ledger, text, due=0.001 if state == "expired" else None)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread, Timer
+from typing import Any
 
 import pytest
 from bayeslora_tool.graphs.runs import start
 
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.store import LedgerError
-from tests.desk.filed import APPROVE, REJECT, file, steps
+from tests.desk.filed import APPROVE, REJECT, file, refused, steps
 from tests.desk.postgres import Postgres
 from tests.desk.scenes import Scene
 from tests.graphs.desk import on
@@ -123,6 +124,36 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "desk.sqlite").write_bytes(b"no database at all, but long enough to be read" * 50)
     with pytest.raises(LedgerError, match="not a database"):
         Ledger(tmp_path / "desk.sqlite", patience=0.3)
+
+
+def test_what_was_through_when_the_line_was_lost_is_done_and_told_so(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ledger.store._once
+
+    def twice(engine: Any, work: Any) -> Any:
+        real(engine, work)
+        return real(engine, work)
+
+    monkeypatch.setattr(ledger.store, "_once", twice)
+    one, other = file(ledger, "odd 1"), file(ledger, "odd 2")
+    ledger.claim(one.id, "ann")
+    assert ledger.release(one.id, "ann").state == "open"
+    with refused("over"):
+        ledger.release(one.id, "ann")
+    assert ledger.decide(other.id, APPROVE, "ann", undo=10).state == "decided"
+    assert ledger.undo(other.id, "ann").state == "claimed"
+    assert ledger.withdraw(one.id).state == "withdrawn"
+    assert steps(ledger, one)[-2:] == ["returned", "withdrawn"]
+    name, secret = ledger.webhooks.add("https://example.com/")
+    (hook,) = ledger.webhooks.all()
+    assert hook.id == name
+    assert secret.startswith("whsec_")
+    ledger.webhooks.remove(name)
+    assert ledger.webhooks.all() == []
+    with pytest.raises(ValueError, match="no webhook"):
+        ledger.webhooks.remove(name)
+    assert ledger.verify() == []
 
 
 @pytest.mark.slow

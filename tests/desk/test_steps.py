@@ -89,7 +89,7 @@ class Model:
         return fine
 
     def withdraw(self) -> bool:
-        if fine := self.state in ("open", "claimed", "decided", "expired"):
+        if fine := self.state != "applied":
             self.state, self.holder = "withdrawn", None
         return fine
 
