@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from math import isfinite
 from typing import Any, NamedTuple
 
 from bayeslora_tool.desk.review import canonical, storable
@@ -14,6 +15,7 @@ from bayeslora_tool.review.clarification import CLARIFY_ACTION
 from bayeslora_tool.review.requests import REVIEW_ACTION
 
 _LATE = "Nobody decided in time."
+_DEEPEST = 64  # levels of an answer
 
 
 class Said(NamedTuple):
@@ -72,6 +74,24 @@ def signed(answer: Any, by: str, schema: Mapping[str, Any] | None) -> Any:
     if isinstance(answer.get("decisions"), list | tuple):
         answer = {**answer, "decisions": [_unsigned(one) for one in answer["decisions"]]}
     return {**answer, "reviewer": by}
+
+
+def check_plain(answer: Any) -> None:
+    """Refuse an answer that cannot be sent on as JSON, or is nested deeper than others can read.
+
+    Raises:
+        ValueError: It has such a number, or so many levels.
+    """
+    level = [answer]
+    for _ in range(_DEEPEST):
+        if any(isinstance(one, float) and not isfinite(one) for one in level):
+            raise ValueError("the answer has a number in it that is not finite, which is no JSON")
+        inner = (one.values() if isinstance(one, Mapping) else one for one in level
+                 if isinstance(one, Mapping | list | tuple))  # fmt: skip
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise ValueError(f"the answer is nested more than {_DEEPEST} deep")
 
 
 def rejection(request: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bayeslora_tool.desk.answer import meaning, signed
+from bayeslora_tool.desk.answer import check_plain, meaning, signed
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.people import Person, permitted
 from bayeslora_tool.desk.refusal import ReviewError, changed, not_to_be_had, too_late
@@ -49,6 +49,7 @@ def decide(change: Writer, name: str, answer: Any, by: str | Person, undo: float
     row = in_time(change, find(c, name))
     who = permitted(c, by, row, "decide")
     asked = read_row(row)
+    check_plain(answer)
     given = canonical(signed(answer, who, asked.schema))
     votes = votes_of(row)
     # Also where this is tried again, and was through the first time.

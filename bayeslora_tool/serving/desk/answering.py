@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bayeslora_tool.desk.review import FiledReview
-from bayeslora_tool.serving.desk.arguments import read
+from bayeslora_tool.review.answers import read_decisions
+from bayeslora_tool.serving.desk.arguments import check, read
 from bayeslora_tool.serving.desk.showing import about_label, args_schema, calls, pickable
 
 
@@ -39,6 +40,25 @@ def answer_of(review: FiledReview, sent: Mapping[str, Any]) -> dict[str, Any]:
             one["message"] = words.replace("\r\n", "\n")
         decisions.append(one)
     return decisions[0] if len(decisions) == 1 else {"decisions": decisions}
+
+
+def check_edits(review: FiledReview, answer: Any) -> None:
+    """Refuse edited arguments that their tool's schema does not allow, as a form does.
+
+    Args:
+        review: That is answered.
+        answer: In any shape; one that says nothing here is refused elsewhere.
+
+    Raises:
+        ValueError: They do not fit; the message says which.
+    """
+    try:
+        decisions = read_decisions(answer, review.request)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    for index, (action, decision) in enumerate(zip(calls(review), decisions, strict=True)):
+        if decision["type"] == "edit" and not about_label(action):
+            check(decision["args"] or {}, args_schema(review, index))
 
 
 def _label(review: FiledReview, sent: Mapping[str, Any]) -> str:

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from bayeslora_tool.desk.answer import check_plain
 from bayeslora_tool.desk.people import SignInError
 from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.serving.desk.acting import by_token
+from bayeslora_tool.serving.desk.answering import check_edits
 from bayeslora_tool.serving.desk.identity import Client
 from bayeslora_tool.serving.desk.published import (
     Counts,
@@ -161,9 +163,11 @@ def decide_review(
 ) -> Response | Review:
     """Decide it, once and for all; where two have to agree, this is one of the answers."""
     setting = setting_of(request)
-    name = readable(setting, who, name).id
+    review = readable(setting, who, name)
     try:
-        found = setting.ledger.decide(name, decision.answer, who.person, undo=decision.undo)
+        check_plain(decision.answer)
+        check_edits(review, decision.answer)
+        found = setting.ledger.decide(review.id, decision.answer, who.person, undo=decision.undo)
     except ReviewError:
         raise
     except ValueError as error:

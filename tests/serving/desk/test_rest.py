@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import TypeAdapter
 
 from bayeslora_tool.desk.store import LedgerError
-from tests.desk.filed import APPROVE, REJECT, file
+from bayeslora_tool.review.answer_types import answer_type
+from tests.desk.filed import APPROVE, REJECT, file, question
 from tests.serving.desk.door import Door
 
 
@@ -77,6 +80,46 @@ def test_what_makes_no_sense_is_refused_in_json_and_changes_nothing(
     assert answer.json()["message"]
     assert len(answer.text) < 2000
     assert door.ledger.review(review.id).state == "open"
+
+
+REFUND: Any = {
+    "action_requests": [{"name": "refund", "args": {"amount": 5}, "description": "pay it back"}],
+    "review_configs": [{
+        "action_name": "refund",
+        "allowed_decisions": ["approve", "edit"],
+        "args_schema": {
+            "type": "object",
+            "properties": {"amount": {"type": "number", "maximum": 10}, "why": {}},
+            "required": ["amount"],
+            "additionalProperties": False,
+        },
+    }],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(
+    "args",
+    ['{"amount": 1000}', '{"amount": "x"}', '{"nix": 1}', '{"amount": NaN}', '{"amount": -1e999}',
+     '{"amount": 1, "why": 1e999}',
+     '{"amount": 1, "why": %s}' % ("[" * 300 + "]" * 300)],
+)  # fmt: skip
+def test_edited_arguments_are_refused_as_on_the_page(door: Door, args: str, ours: bool) -> None:
+    schema = TypeAdapter(answer_type("decisions", REFUND)).json_schema() if ours else None
+    asked = question(request=REFUND, schema=schema, tool="refund", prediction=None)
+    door.ledger.reconcile([asked])
+    ann, at = door.client("ann"), f"/api/v1/reviews/{asked.id}/decision"
+    new, old = (
+        '{"type": "edit", "edited_action": {"name": "refund", "args": ARGS}}',
+        '[{"type": "edit", "args": {"action": "refund", "args": ARGS}}]',
+    )
+    for form in (new, old, f'{{"decisions": [{new}]}}'):
+        body = f'{{"answer": {form.replace("ARGS", args)}}}'
+        answer = ann.post(at, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
+        assert door.ledger.review(asked.id).state == "open"
+    fine = json.loads(new.replace("ARGS", '{"amount": 7.5}'))
+    assert ann.post(at, json={"answer": fine}).json()["state"] == "decided"
 
 
 def test_an_answer_names_nobody_else(door: Door) -> None:
