@@ -15,6 +15,7 @@ from bayeslora_tool.graphs.runs import start
 from bayeslora_tool.cli import terminal
 from bayeslora_tool.desk import Ledger, Route
 from tests.conftest import ROOT, failed
+from tests.desk.filed import question
 from tests.graphs.desk import on
 
 APP = """
@@ -238,6 +239,25 @@ def test_strange_texts_leave_nothing_to_steer_a_terminal_with(run: Any, app: Any
         assert "\\x1b[2J\\u202e [red]<script>" in shown
         assert "\x1b" not in shown
         assert "\u202e" not in shown
+
+
+def test_names_like_markup_are_shown_as_they_are(run: Any, app: Any) -> None:
+    app.ledger.reconcile([question("odd two")], routes=[Route(needed=2)])
+    (review,) = app.ledger.reviews("open")
+    for who in ("[/red]", "[bold]bob"):
+        assert run("desk", "answer", review.id, "approve", "--by", who).exit_code == 0
+    shown = run("desk", "show", review.id)
+    assert shown.exit_code == 0
+    assert "answer of [/red]:" in shown.stdout
+    assert "answer of [bold]bob:" in shown.stdout
+    app.ledger.people.add("[/dim]")
+    db = sqlite3.connect("desk.sqlite")
+    with db:
+        db.execute("UPDATE reviewers SET role = 'lead'")
+    db.close()
+    found = run("desk", "verify")
+    assert found.exit_code == 1
+    assert "reviewer [/dim]: role" in found.stdout
 
 
 def test_a_ledger_that_is_not_there_is_not_made_by_looking(run: Any, app: Any) -> None:

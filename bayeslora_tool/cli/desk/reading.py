@@ -173,5 +173,5 @@ def span(seconds: float) -> str:
 
 
 def _line(name: str, value: str) -> None:
-    out.print(f"[dim]{name}:[/]", end=" ", highlight=False)
+    out.print(Text(f"{name}:", "dim"), end=" ")
     out.print(one_line(value), markup=False, highlight=False, soft_wrap=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, opened
 from bayeslora_tool.cli.terminal import err, friendly, out, write
-from bayeslora_tool.quoting import visible
+from bayeslora_tool.quoting import one_line, visible
 
 
 def verify(
@@ -28,7 +29,7 @@ def verify(
         damages = found.verify(head)
         seq, last = (0, "") if damages else found.head()
     for damage in damages:
-        out.print(f"[red]{damage.where}[/]:", end=" ")
+        out.print(Text(f"{one_line(damage.where)}:", "red"), end=" ")
         out.print(visible(damage.what), markup=False, highlight=False)
     if damages:
         raise typer.Exit(1)
@@ -76,7 +77,7 @@ def export(
                 write(some)
             return
         n = write_export(rows, output)
-    err.print(f"{n} written to {output}", highlight=False)
+    err.print(f"{n} written to {output}", markup=False, highlight=False)
 
 
 def erase(
