@@ -17,7 +17,7 @@ from bayeslora_tool.desk.auditing import audit_keys, audits
 from bayeslora_tool.desk.filing import questions
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
-from bayeslora_tool.desk.review import FiledReview, audit_id
+from bayeslora_tool.desk.review import FiledReview, audit_id, check_storable
 from bayeslora_tool.desk.routing import Route, check_due, check_routes
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.store import LedgerError
@@ -180,6 +180,7 @@ class Desk:
 
     def _look(self, name: str, thread: str) -> Reconciled:
         watched = self._watched[name]
+        check_storable("thread", thread)
         # In this order: what is filed while we look at the thread, we know nothing of.
         seen = self.ledger.undecided(name, thread)
         config: Any = {"configurable": {"thread_id": thread}}

@@ -31,6 +31,16 @@ def storable(text: object) -> bool:
     return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
+def check_storable(what: str, text: object) -> None:
+    """Refuse what not every database can hold, or look for; None is fine.
+
+    Raises:
+        ValueError: It is no text, or one with a zero byte or half a surrogate pair in it.
+    """
+    if text is not None and not storable(text):
+        raise ValueError(f"`{what}` (={text!r:.60}) must be a text that every database holds")
+
+
 def digest_of(request: object) -> str:
     """SHA-256 of what a reviewer is shown: an answer counts for exactly this."""
     return sha256(canonical(request).encode()).hexdigest()

@@ -18,6 +18,7 @@ from bayeslora_tool.desk.review import (
     FiledReview,
     Question,
     canonical,
+    check_storable,
     read_row,
     storable,
     votes_of,
@@ -26,6 +27,7 @@ from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.seal import seal_of
 from bayeslora_tool.desk.states import TRANSITIONS, UNDECIDED, Step
 from bayeslora_tool.desk.tables import REVIEWS, SEALED, TALLIES, WORK
+from bayeslora_tool.quoting import visible
 
 JOINED = (
     sa.select(REVIEWS, WORK.c.problem)
@@ -133,6 +135,8 @@ def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -
 def file(change: Writer, question: Question, route: Route) -> bool:
     """File a question, unless it is there."""
     c = change.connection
+    for name in ("graph", "thread", "interrupt", "key", "policy"):
+        check_storable(name, getattr(question, name))
     row = c.execute(sa.select(REVIEWS).where(REVIEWS.c.id == question.id)).mappings().one_or_none()
     term = None if route.due is None else round(1000 * route.due)
     placed: dict[str, Any] = {
@@ -159,7 +163,7 @@ def file(change: Writer, question: Question, route: Route) -> bool:
         "thread": question.thread,
         "interrupt": question.interrupt,
         "key": question.key,
-        "tool": question.tool,
+        "tool": question.tool if storable(question.tool) else visible(question.tool),
         "digest": question.digest,
         "policy": question.policy,
         "audit": question.audit,

@@ -24,7 +24,7 @@ from bayeslora_tool.desk.desk import Desk
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.review import digest_of
 from bayeslora_tool.policy import policy_fingerprint
-from tests.desk.filed import refused, steps
+from tests.desk.filed import question, refused, steps
 from tests.desk.scenes import Scene
 from tests.fakes import FakeClassifier, by_words
 from tests.graphs.desk import APPROVE, POLICY, REJECT, build, on, two_gates
@@ -244,6 +244,23 @@ def test_a_thread_that_cannot_be_read_keeps_no_other_from_being_filed(
         assert scene.desk.sync() == (2, 0)
     assert "thread '2' of 'escalation' was not looked at" in caplog.text
     assert scene.desk.sync() == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_database_holds_keeps_no_other_from_being_filed(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    scene = Scene(ledger)
+    for thread in (1, name, 2):
+        start(scene.plain, {"text": f"odd {thread!r}"}, on(thread))
+    assert scene.desk.sync() == (2, 0)
+    assert f"thread {name!r} of 'escalation' was not looked at" in caplog.text
+    assert {review.thread for review in ledger.reviews()} == {"1", "2"}
+    # A model may call a tool whatever it likes: that is asked about all the same.
+    asked = question(tool=name)
+    ledger.reconcile([asked])
+    assert ledger.review(asked.id).tool == name.encode("unicode_escape").decode()
+    assert ledger.verify() == []
 
 
 def test_watch_refuses_what_it_cannot_file(ledger: Ledger) -> None:
