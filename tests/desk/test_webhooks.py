@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from bayeslora_tool.desk import sending
 from bayeslora_tool.desk.ledger import Ledger
+from bayeslora_tool.desk.outbox import announce_due, any_due
 from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.seal import new_key
 from bayeslora_tool.desk.tables import OUTBOX
@@ -170,6 +172,20 @@ def test_the_next_group_hears_of_what_goes_on_to_it(
         ("review.filed", "cards"), ("review.due-soon", "cards"),
         ("review.filed", "leads"), ("review.due-soon", "leads"),
     ]  # fmt: skip
+
+
+def test_to_look_for_what_is_due_soon_again_costs_few_queries(ledger: Ledger) -> None:
+    ledger.webhooks.add("https://example.com/", on=["due-soon"])
+    ledger.reconcile([question(f"odd {i}") for i in range(40)], due=600)
+    ledger.store.write(lambda c: announce_due(c, ledger.store.now(c)))
+    ledger.reconcile([question("odd new")], due=600)
+    asked: list[str] = []
+    event.listen(ledger.store.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    assert ledger.store.read(lambda c: any_due(c, ledger.store.now(c)))
+    ledger.store.write(lambda c: announce_due(c, ledger.store.now(c)))
+    assert not ledger.store.read(lambda c: any_due(c, ledger.store.now(c)))
+    assert len(asked) < 25
+    assert ledger.webhooks.all()[0].waiting == 41
 
 
 def test_what_was_filed_before_is_not_told(ledger: Ledger, receiver: Receiver) -> None:
