@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,8 @@ from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.desk.store import LedgerError
 from bayeslora_tool.serving.desk.identity import SignInNeededError
 from bayeslora_tool.serving.desk.rendering import page
+
+logger = logging.getLogger(__name__)
 
 _STATUS = {"unknown": 404, "forbidden": 403}  # others 409
 _TITLES = {
@@ -97,6 +100,7 @@ def _review(request: Request, error: Exception) -> Response:
 
 
 def _ledger(request: Request, error: Exception) -> Response:
+    logger.warning("%s", error)
     message = "The ledger does not answer. Nothing was done by halves; it is tried again by itself."
     return refusal(request, 503, message, {"Retry-After": _AGAIN}, problem="ledger")
 

@@ -148,7 +148,9 @@ def away(door: Door, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return switch
 
 
-def test_a_ledger_that_is_away_is_waited_for(door: Door, away: list[bool]) -> None:
+def test_a_ledger_that_is_away_is_waited_for_and_the_log_says_why(
+    door: Door, away: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
     review = file(door.ledger)
     ann, program = door.browser("ann"), door.client("ann")
     token = ann.csrf()
@@ -168,6 +170,7 @@ def test_a_ledger_that_is_away_is_waited_for(door: Door, away: list[bool]) -> No
         assert answer.headers["retry-after"] == "5"
     for answer in (page, program.get("/api/v1/me")):
         assert "/secret/place" not in answer.text
+    assert "the ledger /secret/place does not answer: disk I/O error" in caplog.text
     away[0] = False
     assert ann.get("/").status_code == 200
     assert ann.client.post(path, data=sent).status_code == 303
