@@ -50,6 +50,8 @@ def inbox(request: Request, who: Reader, asked: Asked, decided: str = "") -> HTM
 async def events(request: Request, who: Reader) -> StreamingResponse:
     """The number of the ledger's last event, whenever there is another."""
     heads: Heads = request.app.state.heads
+    if heads.full:  # a browser comes again
+        raise HTTPException(503, "too many listen for news just now")
     headers = {"X-Accel-Buffering": "no"}  # a proxy passes each on at once
     return StreamingResponse(heads.stream(), media_type="text/event-stream", headers=headers)
 

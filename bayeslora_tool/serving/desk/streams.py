@@ -10,6 +10,7 @@ from time import monotonic
 from anyio import to_thread
 
 from bayeslora_tool.desk.store import LedgerError
+from bayeslora_tool.serving.door import MAX_CONNECTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,14 @@ class Heads:
     Args:
         look: Gives the number; called in a thread.
         every: Seconds between two looks, > 0.
+        most: Who may listen at once: the other connections are for pages.
     """
 
-    def __init__(self, look: Callable[[], int], *, every: float = 1.0) -> None:
+    def __init__(
+        self, look: Callable[[], int], *, every: float = 1.0, most: int = MAX_CONNECTIONS // 2
+    ) -> None:
         self._look = look
+        self._most = most
         self._every = every
         self._seq: int | None = None
         self._news = asyncio.Event()
@@ -38,6 +43,11 @@ class Heads:
     def listeners(self) -> int:
         """How many listen."""
         return self._listeners
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may listen just now."""
+        return self._listeners >= self._most
 
     def close(self) -> None:
         """End all streams."""

@@ -74,6 +74,25 @@ def told(lines: Iterator[str]) -> int:
     raise AssertionError("it ended")
 
 
+def test_many_who_listen_leave_room_for_pages(door: Door) -> None:
+    door.app.state.heads = Heads(door.app.state.heads._look, most=2)
+    served = Served(door)
+    try:
+        with served.browser(door, "ann") as ann:
+            with ann.stream("GET", "/events") as one, ann.stream("GET", "/events") as other:
+                streams = one.iter_lines(), other.iter_lines()
+                assert [told(lines) for lines in streams] == [door.ledger.head()[0]] * 2
+                assert ann.get("/events").status_code == 503
+                assert ann.get("/").status_code == 200
+            ends = time.monotonic() + 10
+            while door.app.state.heads.full and time.monotonic() < ends:
+                time.sleep(0.02)
+            with ann.stream("GET", "/events") as again:
+                assert told(again.iter_lines()) == door.ledger.head()[0]
+    finally:
+        served.end()
+
+
 def test_whoever_listens_hears_of_each_change_and_a_server_that_ends_lets_go(
     door: Door, served: Served
 ) -> None:
