@@ -30,7 +30,7 @@ first, and before it what has no score. ``age``: the oldest first. ``recent``: t
 ORDERS: Final[tuple[Order, ...]] = get_args(Order)
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {**KEYS, "recent": KEYS["age"]}
-_WIDEST = 2**62
+_WIDEST = {"rank": 2**31}  # of its column; others 2**62
 _MOST_STRETCHES = 20  # of one kind
 _MOST = 1000  # reviews on a page
 _AT_ONCE = 50  # reviews in memory where a text is looked for
@@ -224,7 +224,7 @@ def _read_cursor(cursor: str, order: Order) -> tuple[Any, ...]:
     fits = [
         isinstance(value, str) and value.isalnum() and len(value) <= 16
         if name == "id"
-        else isinstance(value, int | float) and -_WIDEST < value < _WIDEST
+        else isinstance(value, int | float) and abs(value) < _WIDEST.get(name, 2**62)
         for name, value in zip(_COLUMNS[order], key, strict=False)
     ]
     if read_order != order or len(key) != len(_COLUMNS[order]) or not all(fits):

@@ -185,6 +185,7 @@ def test_looking_for_a_text_stops_and_can_go_on(
         ({"after": "x"}, "`after`"), ({"after": ""}, "`after`"), ({"after": "W10="}, "`after`"),
         ({"after": "ü\x00"}, "`after`"), ({"after": "MQ=="}, "`after`"),
         ({"after": "WyJ1cmdlbmN5IiwgTmFOLCAxLCAxLCAiYSJd"}, "`after`"),  # NaN
+        ({"after": "WyJ1cmdlbmN5IiwgMTA5OTUxMTYyNzc3NiwgMSwgMSwgImEiXQ=="}, "`after`"),  # 2**40
     ],
 )  # fmt: skip
 def test_what_makes_no_page_is_refused(ledger: Ledger, options: Any, why: str) -> None:
