@@ -10,6 +10,8 @@ from math import inf
 from bayeslora_tool.desk.names import check_name
 from bayeslora_tool.desk.review import Question
 
+_LONGEST = 100 * 366 * 86_400.0  # seconds: a later date could be read by nobody
+
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
@@ -93,8 +95,10 @@ def check_due(due: float | None) -> None:
     Raises:
         ValueError: It is no number of seconds > 0.
     """
-    if due is not None and not 0 < due < inf:
-        raise ValueError(f"`due` (={due!r}) must be a number of seconds > 0, or None")
+    if due is not None and not 0 < due <= _LONGEST:
+        raise ValueError(
+            f"`due` (={due!r}) must be a number of seconds > 0, a hundred years at most, or None"
+        )
 
 
 def check_routes(routes: Sequence[Route], due: float | None) -> None:

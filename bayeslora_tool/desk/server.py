@@ -20,6 +20,7 @@ from bayeslora_tool.desk.filing import found_in_graph
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
 from bayeslora_tool.desk.review import FiledReview, Question, digest_of
+from bayeslora_tool.desk.routing import check_due
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.working import work
 
@@ -41,7 +42,7 @@ class Server:
         client: Of langgraph_sdk, sync; None: one for ``url``.
 
     Raises:
-        ValueError: ``url`` is none.
+        ValueError: ``url`` is none, or ``due`` will not do.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Server:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
             raise ValueError("`url` must be the http:// or https:// address of a LangGraph server")
+        check_due(due)
         self.ledger = ledger
         self.lease = lease
         self.due = due

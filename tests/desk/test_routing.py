@@ -11,6 +11,7 @@ from bayeslora_tool.desk.inbox import Filter
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.people import Person
 from bayeslora_tool.desk.routing import Route, route_of
+from bayeslora_tool.desk.server import Server
 from tests.desk.filed import APPROVE, CHEAP, Later, question, refused, steps
 from tests.desk.scenes import Scene
 
@@ -62,7 +63,8 @@ def test_the_first_route_that_fits_is_taken_and_the_graph_fills_what_it_leaves_o
     [
         ({"group": ""}, "`group`"), ({"next_group": "a\n", "due": 1}, "`next_group`"),
         ({"group": "a", "next_group": "a"}, "another than `group`"), ({"due": 0}, "`due`"),
-        ({"due": float("nan")}, "`due`"), ({"needed": 0}, "`needed`"), ({"needed": 3}, "`needed`"),
+        ({"due": float("nan")}, "`due`"), ({"due": 1e12}, "a hundred years"),
+        ({"needed": 0}, "`needed`"), ({"needed": 3}, "`needed`"),
         ({"novelty": float("nan")}, "`novelty`"),
     ],
 )  # fmt: skip
@@ -202,3 +204,9 @@ def test_leaps_of_a_process_clock_pass_nothing_on(
     for leap in (1e6, -1e6):
         monkeypatch.setattr(time, "time", lambda leap=leap: real() + leap)
         assert ledger.review(name).group == "cards"
+
+
+@pytest.mark.parametrize("due", [0, -1, float("nan"), 1e12])
+def test_a_server_takes_no_other_time_to_wait_than_a_desk(ledger: Ledger, due: float) -> None:
+    with pytest.raises(ValueError, match="`due`"):
+        Server(ledger, "http://127.0.0.1:1", due=due)
