@@ -118,27 +118,24 @@ def meaning(request: Mapping[str, Any], answer: Any) -> str:
     ])  # fmt: skip
 
 
-def in_short(request: str | None, answer: str | None) -> dict[str, str | None]:
+def columns_of(request: str | None, answer: str | None) -> dict[str, str | None]:
     """The columns ``decision`` and ``reviewer_label`` of an answer, both as JSON."""
     word = None
     if request is not None and answer is not None:
-        # What another's question takes for an answer may be of any shape.
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
-            word = said(json.loads(request), json.loads(answer))
+        word = said(json.loads(request), json.loads(answer))
     label = word.label if word is not None and storable(word.label) else None
     return {"decision": word and word.decision, "reviewer_label": label}
 
 
-def said(request: Mapping[str, Any], answer: Any) -> Said:
-    """What an answer says.
-
-    Raises:
-        ValueError: It is none to this request.
-    """
-    decisions = read_decisions(answer, request)
-    label = read_review(answer, request).label if tools_of(request) == REVIEW_ACTION else None
-    messages = [one["message"] for one in decisions if one["message"]]
-    return Said(", ".join(one["type"] for one in decisions), label, "; ".join(messages) or None)
+def said(request: Mapping[str, Any], answer: Any) -> Said | None:
+    """What an answer says; None if it is erased, or of a graph with answers of its own kind."""
+    # What another's question takes for an answer may be of any shape.
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        decisions = read_decisions(answer, request)
+        label = read_review(answer, request).label if tools_of(request) == REVIEW_ACTION else None
+        messages = [one["message"] for one in decisions if one["message"]]
+        return Said(", ".join(one["type"] for one in decisions), label, "; ".join(messages) or None)
+    return None
 
 
 def _unsigned(decision: Any) -> Any:

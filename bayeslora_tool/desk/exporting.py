@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
@@ -51,11 +51,7 @@ _AT_ONCE = 1000  # rows
 def exported(review: FiledReview) -> dict[str, Any]:
     """The row of a decided review; of an erased one, what is no text."""
     assert review.decided_at is not None
-    message = None
-    if review.answer is not None:
-        # What another's question takes for an answer may be of any shape.
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
-            message = said(review.request, review.answer).message
+    word = said(review.request, review.answer)
     return {
         "text": review.text,
         "model_label": review.label,
@@ -64,7 +60,7 @@ def exported(review: FiledReview) -> dict[str, Any]:
         "who": review.decided_by,
         "when": review.decided_at.isoformat(),
         "decision": review.decision,
-        "message": message,
+        "message": word and word.message,
         "confidence": review.confidence,
         "variance": review.variance,
         "audit": review.audit,

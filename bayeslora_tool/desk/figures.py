@@ -21,8 +21,8 @@ from bayeslora_tool.monitoring.betting import RiskMonitor
 N = TypeVar("N", str, str | None)
 
 Outcome = Literal["approved", "edited", "rejected", "responded", "other", "expired"]
-"""What became of a review. ``other``: of several calls not the same of each, or the answer was
-erased since."""
+"""What became of a review. ``other``: of several calls not the same of each, or an answer of the
+graph's own kind."""
 
 OUTCOMES: tuple[Outcome, ...] = (
     "approved", "edited", "rejected", "responded", "other", "expired",
@@ -122,9 +122,9 @@ class AuditedRisk:
     alarm: bool
 
 
-def outcome_of(decision: str) -> Outcome:
+def outcome_of(decision: str | None) -> Outcome:
     """What a decision, or several with commas between them, makes of a review."""
-    said = set(decision.split(", "))
+    said = set((decision or "").split(", "))
     return _NAMES.get(said.pop(), "other") if len(said) == 1 else "other"
 
 

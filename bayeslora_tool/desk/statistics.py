@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bayeslora_tool.desk.answer import Said, said
+from bayeslora_tool.desk.answer import said
 from bayeslora_tool.desk.figures import (
     Agreed,
     AuditedRisk,
@@ -34,8 +33,8 @@ from bayeslora_tool.desk.tables import REVIEWS
 _SETTLED: tuple[State, ...] = ("decided", "applied", "expired")
 _MOST_DAYS = 3660
 _COLUMNS = (
-    "id", "group", "policy", "label", "request", "votes", "answer", "decided_by", "created",
-    "decided_at", "audit",
+    "id", "group", "policy", "label", "request", "votes", "decision", "reviewer_label",
+    "decided_by", "created", "decided_at", "audit",
 )  # fmt: skip
 
 
@@ -161,15 +160,14 @@ def _rows(c: Connection, where: Any) -> Iterator[sa.RowMapping]:
 
 
 def _settled(row: sa.RowMapping) -> Settled:
-    word = None if row["decided_by"] is None else _said(row, row["answer"])
-    outcome: Outcome = "expired" if row["decided_by"] is None else "other"
+    nobody = row["decided_by"] is None
     return Settled(
-        outcome=outcome if word is None else outcome_of(word.decision),
+        outcome="expired" if nobody else outcome_of(row["decision"]),
         by=row["decided_by"],
         group=row["group"],
         policy=row["policy"],
         label=row["label"],
-        given=None if word is None else word.label,
+        given=None if nobody else row["reviewer_label"],
         filed=row["created"],
         decided=row["decided_at"],
         audit=row["audit"],
@@ -181,19 +179,13 @@ def _votes(row: sa.RowMapping) -> Iterator[Voted]:
     before = json.loads(row["votes"] or "[]")
     if not before:
         return
-    every = [(vote["by"], json.dumps(vote["answer"])) for vote in before]
-    for by, answer in [*every, (row["decided_by"], row["answer"])]:
-        word = _said(row, answer)
-        if by is not None and word is not None:
+    request = json.loads(row["request"])
+    words = [(vote["by"], said(request, vote["answer"])) for vote in before]
+    for by, word in words:
+        if word is not None:
             yield Voted(row["id"], by, word.label or word.decision)
-
-
-def _said(row: sa.RowMapping, answer: str | None) -> Said | None:
-    if answer is None or row["request"] is None:  # erased
-        return None
-    with suppress(ValueError, KeyError, TypeError):  # of a graph with answers of its own kind
-        return said(json.loads(row["request"]), json.loads(answer))
-    return None
+    if row["decided_by"] is not None and row["decision"] is not None:
+        yield Voted(row["id"], row["decided_by"], row["reviewer_label"] or row["decision"])
 
 
 def _who(one: Settled) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from bayeslora_tool.desk.answer import in_short, rejection, shown_scores
+from bayeslora_tool.desk.answer import columns_of, rejection, shown_scores
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.names import THE_DESK
 from bayeslora_tool.desk.refusal import ReviewError, has_voted, not_to_be_had
@@ -120,7 +120,7 @@ def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -
     if row["state"] not in allowed:
         raise not_to_be_had(read_again(change.connection, row))
     if "answer" in changes and step != "erased":
-        changes |= in_short(row["request"], changes["answer"])
+        changes |= columns_of(row["request"], changes["answer"])
     changes = {k: v for k, v in changes.items() if v != row[k]}
     changes = {"state": to or row["state"]} | closed(change.connection, changes)
     still = sa.and_(REVIEWS.c.id == row["id"], REVIEWS.c.state == row["state"])

@@ -94,14 +94,20 @@ def test_groups_that_somebody_may_not_read_do_not_count(ledger: Ledger) -> None:
     assert [*statistics(ledger, groups=()).waited_in] == [None]
 
 
-def test_an_answer_that_was_erased_is_counted_still(ledger: Ledger) -> None:
-    review = ledger.decide(file(ledger).id, EDIT, "ann")
-    meddle(
-        ledger,
-        "UPDATE reviews SET request = NULL, text = NULL, answer = NULL WHERE id = :id",
-        id=review.id,
-    )
-    assert today(ledger) == {"other": 1}
+def test_erasing_changes_no_figure(ledger: Ledger) -> None:
+    for i, answer in enumerate([APPROVE, EDIT, REJECT, RESPOND]):
+        for audit in (False, True):
+            review = file(ledger, f"odd {i} {audit}")
+            meddle(ledger, "UPDATE reviews SET audit = :a WHERE id = :id", a=audit, id=review.id)
+            ledger.decide(review.id, answer, "ann")
+            if not audit:
+                ledger.applied(review.id)
+    before = statistics(ledger)
+    assert (before.agreed.n, before.agreed.same) == (2, 1)
+    assert ledger.erase(0) == 8
+    after = statistics(ledger)
+    assert after == before
+    assert [(risk.n, risk.wrong) for risk in after.risks] == [(4, 3)]
 
 
 def test_audits_count_by_policy_and_not_as_decisions(ledger: Ledger) -> None:

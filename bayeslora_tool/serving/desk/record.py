@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from bayeslora_tool.desk.answer import said
 from bayeslora_tool.desk.review import FiledReview
 from bayeslora_tool.serving.desk.rendering import span
 
@@ -32,11 +31,7 @@ def record_of(reviews: Sequence[FiledReview]) -> Record:
     for review in reviews:
         if review.decided_at is not None:
             waits.append((review.decided_at - review.created).total_seconds())
-        try:
-            label = said(review.request, review.answer).label
-        except (ValueError, KeyError, TypeError):  # erased, or of a shape that has no label
-            continue
-        if label is not None and review.label is not None:
+        if review.reviewer_label is not None and review.label is not None:
             labelled += 1
-            agreed += label == review.label
+            agreed += review.reviewer_label == review.label
     return Record(len(reviews), labelled, agreed, span(median(waits)) if waits else "")

@@ -13,6 +13,7 @@ from bayeslora_tool.policy import Policy
 from bayeslora_tool.review.answers import Asked, actions
 from bayeslora_tool.review.requests import REVIEW_ACTION
 
+_ANSWERED = "answered"
 BARS = 9  # as many as there are keys for
 
 
@@ -138,25 +139,25 @@ def about_label(action: Asked) -> bool:
 
 def verdict(review: FiledReview) -> str:
     """What was decided, in a few words; empty where nothing was."""
-    return "" if review.answer is None else in_short(review, review.answer)
+    if review.decision is None:  # undecided, or decided in the graph's own way
+        return "" if review.answer is None else _ANSWERED
+    return _short_of(review.decision, review.reviewer_label)
 
 
 def in_short(review: FiledReview, answer: object) -> str:
     """What an answer to a review says, in a few words."""
-    try:
-        word = said(review.request, answer)
-    except (ValueError, KeyError, TypeError):
-        return "answered"
-    return f"{word.decision}: {word.label}" if word.label else word.decision
+    word = said(review.request, answer)
+    return _ANSWERED if word is None else _short_of(word.decision, word.label)
 
 
 def message(review: FiledReview) -> str | None:
     """What the reviewer wrote."""
-    if review.answer is None:
-        return None
-    with suppress(ValueError, KeyError, TypeError):
-        return said(review.request, review.answer).message
-    return None
+    word = said(review.request, review.answer)
+    return word and word.message
+
+
+def _short_of(decision: str, label: str | None) -> str:
+    return f"{decision}: {label}" if label else decision
 
 
 def _number(value: object) -> float | None:

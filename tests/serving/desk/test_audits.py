@@ -9,7 +9,7 @@ from bayeslora_tool.graphs.runs import start
 from tests.desk.filed import APPROVE, file
 from tests.desk.test_auditing import watched
 from tests.graphs.desk import on
-from tests.serving.desk.door import Door
+from tests.serving.desk.door import Door, Page
 
 
 def audit(door: Door, **options: Any) -> Any:
@@ -35,7 +35,7 @@ def test_an_audit_is_labelled_on_the_page_and_changes_no_thread(door: Door) -> N
 
 
 def test_of_an_erased_review_every_page_says_so_and_shows_no_text(door: Door) -> None:
-    review = file(door.ledger, "odd zanzibar", due=60)
+    review = file(door.ledger, "odd zanzibar", due=3600)
     door.ledger.decide(review.id, APPROVE, "ann")
     door.ledger.applied(review.id)
     door.ledger.erase(0)
@@ -45,5 +45,7 @@ def test_of_an_erased_review_every_page_says_so_and_shows_no_text(door: Door) ->
         answer = browser.get(path)
         assert answer.status_code == 200
         assert "Likeliest" not in answer.text
+    assert "approve: yes" in browser.get("/history").text
+    assert "100 % of 1 labels" in Page(browser.get("/people/ann").text).text
     shown = door.client("lea").get(f"/api/v1/reviews/{review.id}")
     assert (shown.status_code, shown.json()["text"]) == (200, None)
