@@ -88,9 +88,12 @@ def write_export(rows: Iterable[dict[str, Any]], path: Path) -> int:
 
     Raises:
         ValueError: It ends otherwise, or pyarrow is missing.
+        FileNotFoundError: There is no such folder.
     """
     if (write := _WRITERS.get(path.suffix.lower())) is None:
         raise ValueError(f"{path.name}: unknown file type; use {', '.join(_WRITERS)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}; make it first")
     with _replaced(path) as part:
         return write(rows, part)
 

@@ -45,6 +45,7 @@ from bayeslora_tool.desk.verifying import Damage, damages
 from bayeslora_tool.desk.webhooks import Webhooks
 
 _AT_ONCE = 100  # steps that time takes in a transaction, for which all others wait
+_HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{1,16}")
 _PAGE = 500  # reviews in memory
 
@@ -183,7 +184,14 @@ class Ledger:
         Args:
             known: Hash of a head noted before (:meth:`head`): without it, nobody can tell a ledger
                 from one that was written anew from its first event.
+
+        Raises:
+            ValueError: ``known`` is no such hash.
         """
+        if known is not None and not _HASH.fullmatch(known):
+            raise ValueError(
+                f"`head` (={known!r:.70}) must be 64 hexadecimal digits, as `verify` has shown them"
+            )
         return self.store.read(lambda c: list(damages(c, known)))
 
     def head(self) -> tuple[int, str]:

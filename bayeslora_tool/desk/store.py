@@ -57,7 +57,9 @@ class Store:
         self.kind = url.get_backend_name()
         file = url.database if self.kind == "sqlite" else None
         if file and not create and not Path(file).exists():
-            raise FileNotFoundError(f"there is no ledger {file!r}; see --ledger, or make one")
+            raise FileNotFoundError(
+                f"there is no ledger {file!r}; see --ledger; `add-reviewer` and Ledger() make one"
+            )
         self.engine = _engine(url, patience)
         begin_anew_after_fork(self)
         try:
@@ -127,9 +129,10 @@ class Store:
                 return attempt()
             except DBAPIError as error:
                 if not _passes(error) or time.monotonic() >= ends:
+                    then = "try again" if _passes(error) else "see to that, then try again"
                     raise LedgerError(
                         f"the ledger {self.name} does not answer: {error.orig}. No decision is "
-                        f"there by halves; try again"
+                        f"there by halves; {then}"
                     ) from error
             except AllConnectionsBusy as error:  # who has them waits for the database, too
                 raise LedgerError(

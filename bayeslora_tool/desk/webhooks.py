@@ -155,7 +155,7 @@ class Webhooks:
             there = c.execute(sa.delete(WEBHOOKS).where(WEBHOOKS.c.id == name)).rowcount == 1
             seen |= there
             if not seen:  # nor when this was tried first
-                raise ValueError(f"there is no webhook {name!r:.40}; `webhooks` shows their ids")
+                raise _unknown(name)
             c.execute(sa.delete(OUTBOX).where(OUTBOX.c.webhook == name))
 
         self._store.write(work)
@@ -168,10 +168,17 @@ class Webhooks:
 
         Returns:
             How many there are.
+
+        Raises:
+            ValueError: There is no such webhook.
         """
         dead = _DEAD if name is None else sa.and_(_DEAD, OUTBOX.c.webhook == name)
 
         def work(c: Connection) -> int:
+            if name is not None:
+                query = sa.select(WEBHOOKS.c.id).where(WEBHOOKS.c.id == name)
+                if c.execute(query).first() is None:
+                    raise _unknown(name)
             again = {"next": self._store.now(c), "tries": 0, "until": None}
             return c.execute(sa.update(OUTBOX).where(dead).values(**again)).rowcount
 
@@ -224,6 +231,10 @@ class Webhooks:
                 )
             )
         return found
+
+
+def _unknown(name: str) -> ValueError:
+    return ValueError(f"there is no webhook {name!r:.40}; `webhooks` shows their ids")
 
 
 def _check_url(name: str, url: str, *, own: bool) -> None:

@@ -130,6 +130,12 @@ def test_a_ledger_that_was_written_anew_lacks_a_head_that_was_noted(
     assert [damage.where for damage in other.verify(noted)] == ["head"]
 
 
+def test_a_head_that_is_none_accuses_nobody(used: Ledger) -> None:
+    for head in ("zz", used.head()[1][:12], used.head()[1].upper()):
+        with pytest.raises(ValueError, match="64 hexadecimal digits"):
+            used.verify(head)
+
+
 def test_no_event_holds_what_people_wrote(ledger: Ledger) -> None:
     asked = question("odd secret", thread="t", interrupt="i", key="k")
     ledger.reconcile([asked])

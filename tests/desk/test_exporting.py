@@ -147,11 +147,13 @@ def test_a_file_is_whole_or_as_it_was(filled: Ledger, tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir() if "labels" in one.name] == ["labels.jsonl"]
 
 
-def test_another_ending_and_a_missing_pyarrow_are_named(
+def test_another_ending_a_missing_folder_and_a_missing_pyarrow_are_named(
     filled: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match=r"labels\.txt: .*use \.jsonl, \.csv, \.parquet"):
         write_export([], tmp_path / "labels.txt")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; make it"):
+        write_export([], tmp_path / "nowhere" / "labels.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"bayeslora-tool\[parquet\]"):
         write_export([], tmp_path / "labels.parquet")

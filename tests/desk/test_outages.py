@@ -122,7 +122,7 @@ def test_the_log_of_a_failure_has_no_word_of_a_text(
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "desk.sqlite").write_bytes(b"no database at all, but long enough to be read" * 50)
-    with pytest.raises(LedgerError, match="not a database"):
+    with pytest.raises(LedgerError, match=r"not a database.*see to that"):
         Ledger(tmp_path / "desk.sqlite", patience=0.3)
 
 

@@ -382,6 +382,9 @@ def test_a_removed_webhook_hears_no_more(ledger: Ledger, receiver: Receiver) -> 
     name, _ = ledger.webhooks.add(receiver.url)
     file(ledger, "odd 1")
     ledger.webhooks.remove(name)
+    for unknown in (ledger.webhooks.remove, ledger.webhooks.retry):
+        with pytest.raises(ValueError, match=f"no webhook '{name}'"):
+            unknown(name)
     file(ledger, "odd 2")
     assert ledger.webhooks.send() == []
     assert ledger.webhooks.all() == []

@@ -81,7 +81,7 @@ class Event(BaseModel):
 
     seq: int
     step: StepName
-    at: int = Field(description="Milliseconds since 1970.")
+    at: datetime
     by: str
     hash: str
 

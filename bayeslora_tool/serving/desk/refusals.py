@@ -108,11 +108,20 @@ def _ledger(request: Request, error: Exception) -> Response:
 def _words(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # Without what came: it may be anything, and long.
-    wrong = [f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}" for e in error.errors()]
+    wrong = [
+        "the body is no JSON"
+        if e["type"] == "json_invalid"
+        else f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}"
+        for e in error.errors()
+    ]
     return refusal(request, 422, "; ".join(wrong)[:1000], problem="invalid")
 
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
-    message = error.detail if isinstance(error, HTTPException) else str(error.detail)
-    return refusal(request, error.status_code, str(message), error.headers)
+    message = str(error.detail)
+    if not isinstance(error, HTTPException):  # of the router itself, which says "Not Found" alone
+        message = f"{message}: {request.method} {request.url.path!r:.200}"
+        if request.url.path.startswith("/api/"):
+            message += "; /api/v1/openapi.json says what there is"
+    return refusal(request, error.status_code, message, error.headers)

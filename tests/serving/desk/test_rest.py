@@ -43,7 +43,9 @@ def test_a_review_is_listed_claimed_decided_and_taken_back(door: Door) -> None:
     assert late.json()["decided_by"] == "ann"
     assert late.json()["problem"] == "decided"
     assert ann.post(f"{at}/undo").json()["state"] == "claimed"
-    told = [one["step"] for one in ann.get(f"{at}/events").json()]
+    events = ann.get(f"{at}/events").json()
+    assert events[0]["at"] == done["created"]  # in the same words
+    told = [one["step"] for one in events]
     assert told == ["filed", "claimed", "returned", "decided", "undone"]
     assert ann.get("/api/v1/counts").json()["open"] == 4
 
@@ -120,6 +122,17 @@ def test_edited_arguments_are_refused_as_on_the_page(door: Door, args: str, ours
         assert door.ledger.review(asked.id).state == "open"
     fine = json.loads(new.replace("ARGS", '{"amount": 7.5}'))
     assert ann.post(at, json={"answer": fine}).json()["state"] == "decided"
+
+
+def test_what_is_not_there_or_no_json_is_named(door: Door) -> None:
+    ann, review = door.client("ann"), file(door.ledger)
+    for method, path in (("GET", "/api/v1/nowhere"), ("PUT", "/api/v1/reviews")):
+        message = ann.request(method, path).json()["message"]
+        assert f"{method} '{path}'" in message
+        assert "/api/v1/openapi.json" in message
+    answer = ann.post(f"/api/v1/reviews/{review.id}/decision", content="nope",
+                      headers={"Content-Type": "application/json"})  # fmt: skip
+    assert (answer.status_code, answer.json()["message"]) == (422, "the body is no JSON")
 
 
 def test_an_answer_names_nobody_else(door: Door) -> None:
