@@ -34,10 +34,10 @@ except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[desk]"') from None
 
 Role = Literal["reviewer", "lead", "auditor"]
-"""``reviewer``: decides what is for their groups, or for everybody. ``lead``: decides all, and may
-erase. ``auditor``: reads all, changes nothing."""
+"""``reviewer``: decides what is for their groups, or for everybody. ``lead``: decides all.
+``auditor``: reads all, changes nothing."""
 
-Deed = Literal["read", "claim", "decide", "erase"]
+Deed = Literal["read", "claim", "decide"]
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
@@ -87,7 +87,7 @@ def may(person: Person, review: FiledReview | Mapping[Any, Any], what: Deed) -> 
     if person.role == "auditor":
         return what == "read"
     group = review.group if isinstance(review, FiledReview) else review["group"]
-    return what != "erase" and (group is None or group in person.groups)
+    return group is None or group in person.groups
 
 
 def permitted(c: Connection, by: str | Person, review: Mapping[Any, Any], what: Deed) -> str:

@@ -13,7 +13,7 @@ import pytest
 from bayeslora_tool.graphs.runs import start
 
 from bayeslora_tool.cli import terminal
-from bayeslora_tool.desk import Ledger, Route
+from bayeslora_tool.desk import Desk, Ledger, Route
 from tests.conftest import ROOT, failed
 from tests.desk.filed import question
 from tests.graphs.desk import on
@@ -356,7 +356,8 @@ def test_the_code_of_the_page_runs(
         (label,) = map(json.loads, Path("labels.jsonl").read_text().splitlines())
         assert label["who"] == "ann"
         (routes,) = (block for block in others if "Route(" in block)
-        exec(compile(routes, "review-desk.md", "exec"), vars(sys.modules["my_app"]))
+        known = vars(sys.modules["my_app"])
+        exec(compile(routes, "review-desk.md", "exec"), known | {"desk": Desk(known["ledger"])})
     finally:
         module = sys.modules.pop("my_app", None)
         if module is not None:

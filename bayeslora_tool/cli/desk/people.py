@@ -24,8 +24,8 @@ def add_reviewer(
     role: Annotated[
         str,
         typer.Option(
-            help="reviewer: decides what is for their groups or for everybody; lead: decides all, "
-            "and may erase; auditor: reads all."
+            help="reviewer: decides what is for their groups or for everybody; lead: decides all; "
+            "auditor: reads all."
         ),
     ] = "reviewer",
     ledger: LedgerOption = LEDGER,
