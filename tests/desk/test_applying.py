@@ -209,9 +209,9 @@ def test_a_run_that_takes_longer_than_the_lease_stays_with_who_began_it(ledger: 
 
     def act(outcome: Any) -> None:
         acted.append(outcome)
-        time.sleep(0.8)
+        time.sleep(2)
 
-    one, other = (Scene(ledger, saver, act, lease=0.3) for _ in range(2))
+    one, other = (Scene(ledger, saver, act, lease=1.2) for _ in range(2))
     ledger.decide(one.ask(), APPROVE, "ann")
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(one.desk.apply)

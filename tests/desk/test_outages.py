@@ -69,7 +69,7 @@ def test_a_locked_database_is_waited_for_so_long_and_no_longer(tmp_path: Path) -
     began = time.monotonic()
     with pytest.raises(LedgerError, match="database is locked"):
         ledger.decide(review.id, APPROVE, "ann")
-    assert 0.25 < time.monotonic() - began < 3
+    assert 0.25 < time.monotonic() - began < 8
     assert ledger.review(review.id) == review  # reading goes on
     blocker.execute("ROLLBACK")
     patient = Ledger(place, patience=20)
