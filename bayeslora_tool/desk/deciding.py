@@ -10,13 +10,22 @@ import json
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
 
 from bayeslora_tool.desk.answer import check_plain, meaning, signed
 from bayeslora_tool.desk.chain import Writer
+from bayeslora_tool.desk.lapsing import in_time
 from bayeslora_tool.desk.people import Person, permitted
-from bayeslora_tool.desk.refusal import ReviewError, changed, not_to_be_had, too_late
+from bayeslora_tool.desk.refusal import (
+    ReviewError,
+    changed,
+    has_voted,
+    not_to_be_had,
+    too_late,
+)
 from bayeslora_tool.desk.review import FiledReview, canonical, read_row, votes_of
-from bayeslora_tool.desk.steps import find, in_time, move, read_again, to_be_had
+from bayeslora_tool.desk.states import UNDECIDED
+from bayeslora_tool.desk.steps import find, move, read_again
 from bayeslora_tool.desk.tables import WORK
 from bayeslora_tool.review.answer_types import check_answer
 
@@ -27,7 +36,7 @@ def claim(change: Writer, name: str, by: str | Person, lease: float) -> FiledRev
     """Let somebody have a review; see :meth:`Ledger.claim`."""
     row = in_time(change, find(change.connection, name))
     who = permitted(change.connection, by, row, "claim")
-    row = to_be_had(change, name, who)
+    _check_to_be_had(change, row, who)
     until = change.now + round(1000 * lease)
     return move(change, row, "claimed", who, assignee=who, lease=until)
 
@@ -36,7 +45,7 @@ def release(change: Writer, name: str, by: str | Person) -> FiledReview:
     """Take a review back from somebody; see :meth:`Ledger.release`."""
     row = in_time(change, find(change.connection, name))
     who = permitted(change.connection, by, row, "claim")
-    row = to_be_had(change, name, who)
+    _check_to_be_had(change, row, who)
     if row["state"] != "claimed":
         review = read_again(change.connection, row)
         raise ReviewError("over", f"review {row['id']} is not claimed", review)
@@ -57,7 +66,7 @@ def decide(change: Writer, name: str, answer: Any, by: str | Person, undo: float
     before += [(vote["by"], canonical(vote["answer"])) for vote in votes]
     if (who, given) in before and row["state"] != "withdrawn":
         return read_again(c, row)
-    row = to_be_had(change, name, who)
+    _check_to_be_had(change, row, who)
     if asked.digest != asked.shown:
         raise changed(asked)
     parsed = json.loads(given)
@@ -102,6 +111,15 @@ def undo(change: Writer, name: str, by: str | Person) -> FiledReview:
         assignee=who,
         lease=change.now + round(1000 * LEASE),
     )
+
+
+def _check_to_be_had(change: Writer, row: RowMapping, by: str) -> None:
+    """Refuse a review that ``by`` may not claim or decide now."""
+    held = row["state"] == "claimed" and row["assignee"] != by
+    if row["state"] not in UNDECIDED or held:
+        raise not_to_be_had(read_again(change.connection, row))
+    if by in (vote["by"] for vote in votes_of(row)):
+        raise has_voted(read_again(change.connection, row), by)
 
 
 def _same(request: Any, one: Any, other: Any) -> bool:

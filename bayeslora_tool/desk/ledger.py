@@ -22,6 +22,7 @@ from bayeslora_tool.desk.chain import Writer, head_of
 from bayeslora_tool.desk.deciding import LEASE, claim, decide, release, undo
 from bayeslora_tool.desk.erasing import erase
 from bayeslora_tool.desk.inbox import Filter, Inbox, Order, count, page
+from bayeslora_tool.desk.lapsing import keep_time
 from bayeslora_tool.desk.names import THE_DESK
 from bayeslora_tool.desk.people import People, Person
 from bayeslora_tool.desk.reconciling import Reconciled, reconcile
@@ -30,21 +31,12 @@ from bayeslora_tool.desk.review import FiledReview, Question, read_row, votes_of
 from bayeslora_tool.desk.routing import Route, route_of
 from bayeslora_tool.desk.seal import Seal, use
 from bayeslora_tool.desk.states import STATES, TRANSITIONS, UNDECIDED, State
-from bayeslora_tool.desk.steps import (
-    JOINED,
-    find,
-    in_time,
-    late,
-    move,
-    read_again,
-    read_joined,
-)
+from bayeslora_tool.desk.steps import JOINED, find, move, read_again, read_joined
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import EVENTS, REVIEWS, WORK
 from bayeslora_tool.desk.verifying import Damage, damages
 from bayeslora_tool.desk.webhooks import Webhooks
 
-_AT_ONCE = 100  # steps that time takes in a transaction, for which all others wait
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{1,16}")
 _PAGE = 500  # reviews in memory
@@ -126,7 +118,7 @@ class Ledger:
                 query = query.where(REVIEWS.c.thread == thread)
             return [read_joined(row) for row in c.execute(query.limit(limit)).mappings()]
 
-        self._keep_time()
+        keep_time(self.store)
         return self.store.read(work)
 
     def inbox(
@@ -148,7 +140,7 @@ class Ledger:
         Raises:
             ValueError: An argument will not do.
         """
-        self._keep_time()
+        keep_time(self.store)
         return self.store.read(lambda c: page(c, wanted or Filter(), order, after, limit))
 
     def counts(self, wanted: Filter | None = None) -> dict[State, int]:
@@ -156,7 +148,7 @@ class Ledger:
 
         A text that is looked for is not: it would have to be looked for in all of them.
         """
-        self._keep_time()
+        keep_time(self.store)
         return self.store.read(lambda c: count(c, wanted or Filter()))
 
     def review(self, name: str) -> FiledReview:
@@ -170,7 +162,7 @@ class Ledger:
             query = JOINED.where(REVIEWS.c.id.between(name, f"{name}g")).order_by(None).limit(2)
             return [read_joined(row) for row in c.execute(query).mappings()]
 
-        self._keep_time()
+        keep_time(self.store)
         # In the order of an index, whatever the language of the database: as ids of ours are.
         found = self.store.read(work) if _ID.fullmatch(name) else []
         if len(found) != 1:
@@ -313,25 +305,8 @@ class Ledger:
 
     def keep_time(self) -> None:
         """Return claims whose lease is over, and pass on or let expire what was due."""
-        while self._keep_time():
+        while keep_time(self.store):
             pass
-
-    def _keep_time(self) -> bool:
-        """The same for some, as who reads must not wait for all; whether there may be more."""
-        if not self.store.read(lambda c: self._late(c, self.store.now(c))):
-            return False
-
-        def work(c: Connection) -> bool:
-            change = self._writer(c)
-            names = self._late(c, change.now)
-            for name in names:
-                in_time(change, find(c, name))
-            return len(names) == _AT_ONCE
-
-        return self.store.write(work)
-
-    def _late(self, c: Connection, now: int) -> list[str]:
-        return list(c.execute(late(now).limit(_AT_ONCE)).scalars())
 
     def reconcile(
         self,

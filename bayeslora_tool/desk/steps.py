@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from bayeslora_tool.desk.answer import columns_of, rejection, shown_scores
+from bayeslora_tool.desk.answer import columns_of, shown_scores
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.names import THE_DESK
-from bayeslora_tool.desk.refusal import ReviewError, has_voted, not_to_be_had
+from bayeslora_tool.desk.refusal import ReviewError, not_to_be_had
 from bayeslora_tool.desk.review import (
     FiledReview,
     Question,
@@ -21,11 +21,10 @@ from bayeslora_tool.desk.review import (
     check_storable,
     read_row,
     storable,
-    votes_of,
 )
 from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.desk.seal import seal_of
-from bayeslora_tool.desk.states import TRANSITIONS, UNDECIDED, Step
+from bayeslora_tool.desk.states import TRANSITIONS, Step
 from bayeslora_tool.desk.tables import REVIEWS, SEALED, TALLIES, WORK
 from bayeslora_tool.quoting import visible
 
@@ -44,13 +43,6 @@ def read_joined(row: RowMapping) -> FiledReview:
     return read_row(row, row["problem"])
 
 
-def late(now: int) -> Any:
-    """The ids of undecided reviews that time has overtaken."""
-    lapsed = sa.select(REVIEWS.c.id).where(REVIEWS.c.lease <= now, REVIEWS.c.state == "claimed")
-    due = sa.select(REVIEWS.c.id).where(REVIEWS.c.state.in_(UNDECIDED), REVIEWS.c.due <= now)
-    return sa.union(lapsed, due)
-
-
 def find(c: Connection, name: str) -> RowMapping:
     """The row of a review, by its whole id."""
     row = c.execute(sa.select(REVIEWS).where(REVIEWS.c.id == name)).mappings().one_or_none()
@@ -62,56 +54,6 @@ def find(c: Connection, name: str) -> RowMapping:
 def read_again(c: Connection, row: RowMapping) -> FiledReview:
     """The review of a row, as it is now."""
     return read_joined(c.execute(JOINED.where(REVIEWS.c.id == row["id"])).mappings().one())
-
-
-def in_time(change: Writer, row: RowMapping) -> RowMapping:
-    """The row after what time has done to it."""
-    if row["state"] not in UNDECIDED:
-        return row
-    over = row["due"] is not None and row["due"] <= change.now
-    if over and row["next_group"] is not None:
-        move(
-            change,
-            row,
-            "passed on",
-            THE_DESK,
-            group=row["next_group"],
-            next_group=None,
-            due=change.now + row["term"],
-            assignee=None,
-            lease=None,
-        )
-    elif over:
-        asked = read_row(row)
-        answer = rejection(asked.request)
-        given = None if answer is None else canonical(answer)
-        move(
-            change,
-            row,
-            "expired",
-            THE_DESK,
-            answer=given,
-            decided_at=change.now,
-            assignee=None,
-            lease=None,
-        )
-    elif row["state"] == "claimed" and row["lease"] <= change.now:
-        move(change, row, "returned", THE_DESK, assignee=None, lease=None)
-    else:
-        return row
-    return find(change.connection, row["id"])
-
-
-def to_be_had(change: Writer, name: str, by: str) -> RowMapping:
-    """The row of a review that ``by`` may claim or decide now."""
-    row = find(change.connection, name)
-    row = in_time(change, row)
-    held = row["state"] == "claimed" and row["assignee"] != by
-    if row["state"] not in UNDECIDED or held:
-        raise not_to_be_had(read_again(change.connection, row))
-    if by in (vote["by"] for vote in votes_of(row)):
-        raise has_voted(read_again(change.connection, row), by)
-    return row
 
 
 def move(change: Writer, row: RowMapping, step: Step, by: str, **changes: Any) -> FiledReview:
