@@ -203,7 +203,9 @@ def _carrier(watched: _Watched) -> Carrier:
 
     def heard(review: FiledReview) -> None:
         assert monitor is not None
-        wrong = review.decision == "reject" or review.reviewer_label != review.label
+        from bayeslora_tool.desk.figures import outcome_of, was_wrong  # with all of scipy
+
+        wrong = was_wrong(outcome_of(review.decision), review.reviewer_label, review.label)
         monitor.audited(str(review.key), wrong=wrong)
 
     return Carrier(partial(carry_out, watched.graph), None if monitor is None else heard)

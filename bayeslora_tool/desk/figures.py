@@ -215,7 +215,7 @@ def audited(
     risks = []
     for policy, labelled in sorted(found.items(), key=lambda item: item[0] or ""):
         bets = RiskMonitor(target_risk, delta)
-        evidence = [bets.update(was_wrong(one)) for one in labelled]
+        evidence = [bets.update(was_wrong(one.outcome, one.given, one.label)) for one in labelled]
         risks.append(
             AuditedRisk(
                 policy=policy,
@@ -230,9 +230,15 @@ def audited(
     return risks
 
 
-def was_wrong(one: Settled) -> bool:
-    """Whether a person says of what was done without them that it was not right."""
-    return one.outcome != "approved" and (one.given is None or one.given != one.label)
+def was_wrong(outcome: Outcome, given: str | None, label: str | None) -> bool:
+    """Whether a person says of what was done without them that it was not right.
+
+    Args:
+        outcome: Of the audit.
+        given: Their label; None where they named none.
+        label: The model's.
+    """
+    return outcome != "approved" and (given is None or given != label)
 
 
 def by_name(settled: Iterable[Settled], what: Callable[[Settled], N]) -> dict[N, list[Settled]]:

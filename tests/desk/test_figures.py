@@ -180,7 +180,8 @@ def test_the_bound_lies_below_the_risk_as_seldom_as_it_says() -> None:
 def test_an_audit_is_right_if_it_was_approved_or_the_label_is_the_same(
     changes: dict[str, Any], wrong: bool
 ) -> None:
-    assert was_wrong(settled(audit=True, **changes)) is wrong
+    one = settled(audit=True, **changes)
+    assert was_wrong(one.outcome, one.given, one.label) is wrong
 
 
 def test_the_evidence_of_audits_is_the_monitors_in_the_order_of_their_labels() -> None:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, opened
-from bayeslora_tool.cli.desk.reading import span
 from bayeslora_tool.cli.terminal import out, write
+from bayeslora_tool.desk.span import span
 from bayeslora_tool.quoting import json_line, one_line
 
 if TYPE_CHECKING:

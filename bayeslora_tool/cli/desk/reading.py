@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bayeslora_tool.cli.desk.opening import LEDGER, LedgerOption, NameArgument, opened
 from bayeslora_tool.cli.terminal import err, out, write
+from bayeslora_tool.desk.span import span
 from bayeslora_tool.quoting import json_line, one_line, visible
 
 if TYPE_CHECKING:
@@ -162,14 +163,6 @@ def _state(review: FiledReview) -> str:
     if who is None and review.votes:
         who = f"answered by {review.votes}"
     return f"{review.state} ({one_line(who, 20)})" if who else review.state
-
-
-def span(seconds: float) -> str:
-    """A time span in words: the largest unit of it."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if abs(seconds) >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _line(name: str, value: str) -> None:

@@ -10,10 +10,11 @@ from fastapi.responses import HTMLResponse
 
 from bayeslora_tool.desk.figures import OUTCOMES
 from bayeslora_tool.desk.people import Person
+from bayeslora_tool.desk.span import span
 from bayeslora_tool.desk.statistics import Statistics, statistics
 from bayeslora_tool.serving.desk import plots
 from bayeslora_tool.serving.desk.identity import Reader
-from bayeslora_tool.serving.desk.rendering import page, span
+from bayeslora_tool.serving.desk.rendering import page
 from bayeslora_tool.serving.desk.setting import setting_of
 
 router = APIRouter(include_in_schema=False)

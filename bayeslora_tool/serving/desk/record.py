@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bayeslora_tool.desk.review import FiledReview
-from bayeslora_tool.serving.desk.rendering import span
+from bayeslora_tool.desk.span import span
 
 
 class Record(NamedTuple):

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bayeslora_tool.desk.span import span
 from bayeslora_tool.quoting import one_line, visible
 from bayeslora_tool.serving.desk.identity import Visitor
 from bayeslora_tool.serving.desk.searching import kept
@@ -53,14 +54,6 @@ def page(
     here = request.url.path
     text = _TEMPLATES.get_template(template).render(who=who, here=here, now=_now(), **content)
     return HTMLResponse(text, status)
-
-
-def span(seconds: float) -> str:
-    """A time span in words: the largest unit of it."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if abs(seconds) >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _since(when: datetime, now: datetime) -> str:
