@@ -232,6 +232,19 @@ def test_webhooks_are_added_listed_tried_again_and_removed(run: Any, app: Any) -
     assert failed(run("desk", "add-webhook", "http://example.com"), "`url` must be an address")
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--retain", "30"], "--retain goes with --watch"),
+        (["--takeover", "--watch"], "first without --watch"),
+    ],
+)
+def test_an_option_of_apply_that_would_do_nothing_is_refused(
+    run: Any, app: Any, options: list[str], why: str
+) -> None:
+    assert failed(run("desk", "apply", "ticket_app:desk", *options), why)
+
+
 def test_strange_texts_leave_nothing_to_steer_a_terminal_with(run: Any, app: Any) -> None:
     (name,) = ask(app, "odd \x1b[2J\u202e [red]<script>")
     for command in (["list"], ["show", name], ["list", "--all"]):

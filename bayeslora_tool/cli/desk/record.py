@@ -53,7 +53,7 @@ def export(
     ] = None,
     labelled: Annotated[
         bool,
-        typer.Option(help="Only what has a text and a reviewer's label: to train or calibrate."),
+        typer.Option(help="Only what has a text and a reviewer's label: to train with."),
     ] = False,
 ) -> None:
     """Write what people decided: labels of the hardest texts there are.
@@ -63,7 +63,7 @@ def export(
     Reviews that expired have no reviewer and are left out; of erased ones the text is gone.
 
     Examples: bayeslora desk export -o labels.jsonl --labelled;
-    bayeslora calibrate -d labels.jsonl --label-column reviewer_label ...
+    bayeslora train --train labels.jsonl --label-column reviewer_label ...
     """
     with opened(ledger) as found:
         from bayeslora_tool.desk.exporting import exported, json_lines, write_export

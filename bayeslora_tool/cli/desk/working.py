@@ -53,6 +53,10 @@ def apply(
     with friendly(), _found(desk, server, ledger) as found:
         if server is not None and takeover:
             raise ValueError("--takeover is for MODULE:NAME: a server knows its own processes")
+        if takeover and keep_on:
+            raise ValueError("--takeover is said once, by hand: first without --watch, then watch")
+        if retain is not None and not keep_on:
+            raise ValueError("--retain goes with --watch; `bayeslora desk erase` erases once")
         if keep_on:
             from threading import Event
 
