@@ -1,6 +1,7 @@
 """The review desk: what waits for people is filed, answered once, carried out, and on record.
 
-Knows graphs and what people may answer; knows no model, no page and no network but its database.
+Knows graphs and what people may answer; knows no model and no page. What it reaches are its
+database, the webhooks that hear of reviews, and the LangGraph servers that one names.
 """
 
 import lazy_loader
