@@ -1,9 +1,9 @@
 from .desk import Desk as Desk
 from .inbox import Filter as Filter
 from .ledger import Ledger as Ledger
-from .people import Person as Person
 from .refusal import ReviewError as ReviewError
 from .review import FiledReview as FiledReview
+from .roles import Person as Person
 from .routing import Route as Route
 from .server import Server as Server
 from .states import TRANSITIONS as TRANSITIONS

@@ -15,7 +15,6 @@ from sqlalchemy.engine import RowMapping
 from bayeslora_tool.desk.answer import check_plain, meaning, signed
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.lapsing import in_time
-from bayeslora_tool.desk.people import Person, permitted
 from bayeslora_tool.desk.refusal import (
     ReviewError,
     changed,
@@ -24,6 +23,7 @@ from bayeslora_tool.desk.refusal import (
     too_late,
 )
 from bayeslora_tool.desk.review import FiledReview, canonical, read_row, votes_of
+from bayeslora_tool.desk.roles import Person, permitted
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.desk.steps import find, move, read_again
 from bayeslora_tool.desk.tables import WORK

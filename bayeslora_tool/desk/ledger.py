@@ -24,10 +24,11 @@ from bayeslora_tool.desk.erasing import erase
 from bayeslora_tool.desk.inbox import Filter, Inbox, Order, count, page
 from bayeslora_tool.desk.lapsing import keep_time
 from bayeslora_tool.desk.names import THE_DESK
-from bayeslora_tool.desk.people import People, Person
+from bayeslora_tool.desk.people import People
 from bayeslora_tool.desk.reconciling import Reconciled, reconcile
 from bayeslora_tool.desk.refusal import ReviewError
 from bayeslora_tool.desk.review import FiledReview, Question, read_row, votes_of
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.desk.routing import Route, route_of
 from bayeslora_tool.desk.seal import Seal, use
 from bayeslora_tool.desk.states import STATES, TRANSITIONS, UNDECIDED, State

@@ -1,4 +1,4 @@
-"""Who may sign in, and what they may do.
+"""Who may sign in, and who is signed in.
 
 A token is shown once and kept as an argon2 hash, beside the tag with which it begins.
 """
@@ -14,15 +14,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from secrets import token_urlsafe
-from typing import Any, Final, Literal, get_args
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from bayeslora_tool.desk.chain import Writer
 from bayeslora_tool.desk.names import THE_DESK, check_name
-from bayeslora_tool.desk.refusal import ReviewError
-from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.roles import ROLES, Person, Role, read_person, reviewer_row
 from bayeslora_tool.desk.store import Store
 from bayeslora_tool.desk.tables import REVIEWERS, SESSIONS, TRIES
 from bayeslora_tool.desk.tries import STRANGERS, forgive, pause
@@ -33,14 +32,6 @@ try:
 except ImportError as error:
     raise ValueError(f'{error}; pip install "bayeslora-tool[desk]"') from None
 
-Role = Literal["reviewer", "lead", "auditor"]
-"""``reviewer``: decides what is for their groups, or for everybody. ``lead``: decides all.
-``auditor``: reads all, changes nothing."""
-
-Deed = Literal["read", "claim", "decide"]
-
-ROLES: Final[tuple[Role, ...]] = get_args(Role)
-
 _TAG = 11  # characters, of 6 bits each, with which a token begins
 _SIGNED_IN = 12 * 3600  # seconds
 _LONGEST_TOKEN = 200  # bytes of it that are looked at
@@ -48,15 +39,6 @@ _LONGEST_TOKEN = 200  # bytes of it that are looked at
 
 class SignInError(ValueError):
     """Nobody was signed in: no such name and token, or too many wrong ones before."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody who may sign in."""
-
-    name: str
-    role: Role
-    groups: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -72,44 +54,6 @@ class Session:
     person: Person
     csrf: str
     ends: datetime
-
-
-def may(person: Person, review: FiledReview | Mapping[Any, Any], what: Deed) -> bool:
-    """Whether somebody may do that with a review.
-
-    Args:
-        person: Who.
-        review: Or its row.
-        what: The deed.
-    """
-    if person.role == "lead":
-        return True
-    if person.role == "auditor":
-        return what == "read"
-    group = review.group if isinstance(review, FiledReview) else review["group"]
-    return group is None or group in person.groups
-
-
-def permitted(c: Connection, by: str | Person, review: Mapping[Any, Any], what: Deed) -> str:
-    """The name of who does something, in whose transaction it is.
-
-    Args:
-        c: In a transaction.
-        by: A person who is signed in, or a name that the caller answers for.
-        review: The row.
-        what: The deed.
-
-    Raises:
-        ReviewError: ``forbidden``: the person may not do that, or is no longer there.
-        ValueError: ``by`` will not do.
-    """
-    if not isinstance(by, Person):
-        check_name("by", by)
-        return by
-    row = _row(c, by.name)
-    if row is None or not may(_person(row), review, what):
-        raise ReviewError("forbidden", f"{by.name} may not {what} review {review['id']}")
-    return by.name
 
 
 class People:
@@ -157,7 +101,7 @@ class People:
 
         def work(c: Connection) -> None:
             change = Writer(c, self.store.now)
-            if (there := _row(c, name)) is not None:
+            if (there := reviewer_row(c, name)) is not None:
                 if there["token"] == row["token"]:  # tried again, and was through the first time
                     return
                 raise ValueError(f"`name` (={name!r}) is taken; remove them first")
@@ -179,7 +123,7 @@ class People:
         def work(c: Connection) -> None:
             nonlocal seen
             change = Writer(c, self.store.now)
-            there = _row(c, name) is not None
+            there = reviewer_row(c, name) is not None
             if seen and not there:  # tried again, and was through the first time
                 return
             seen = there
@@ -196,12 +140,12 @@ class People:
     def all(self) -> list[Person]:
         """Everybody who may sign in, by name."""
         query = sa.select(REVIEWERS).order_by(REVIEWERS.c.name)
-        return self.store.read(lambda c: [_person(row) for row in c.execute(query).mappings()])
+        return self.store.read(lambda c: [read_person(row) for row in c.execute(query).mappings()])
 
     def get(self, name: str) -> Person | None:
         """Who has that name."""
-        row = self.store.read(lambda c: _row(c, name))
-        return None if row is None else _person(row)
+        row = self.store.read(lambda c: reviewer_row(c, name))
+        return None if row is None else read_person(row)
 
     def sign_in(self, name: str, token: str) -> str:
         """Begin a session.
@@ -231,7 +175,7 @@ class People:
         def begin(c: Connection) -> bool:
             now = self.store.now(c)
             forgive(c, row["name"])
-            still = _row(c, row["name"])
+            still = reviewer_row(c, row["name"])
             if still is None or still["token"] != row["token"]:
                 return False
             c.execute(sa.delete(SESSIONS).where(SESSIONS.c.ends <= now))
@@ -256,7 +200,7 @@ class People:
         if row is None:
             return None
         csrf = hmac.digest(_bytes(secret), b"csrf", "sha256").hex()
-        return Session(_person(row), csrf, datetime.fromtimestamp(row["ends"] / 1000, UTC))
+        return Session(read_person(row), csrf, datetime.fromtimestamp(row["ends"] / 1000, UTC))
 
     def sign_out(self, secret: str) -> None:
         """End a session, if there is one."""
@@ -271,7 +215,7 @@ class People:
         self, c: Connection, name: str, shown: bytes, *, count: bool = False
     ) -> RowMapping | None:
         """The row of whoever's tag is shown, unless it is too early for another try."""
-        row = _row(c, name)
+        row = reviewer_row(c, name)
         if row is not None and not hmac.compare_digest(row["tag"].encode(), shown[:_TAG]):
             row = None
         seconds = pause(c, name if row else STRANGERS, self.store.now(c), count=count)
@@ -284,16 +228,6 @@ def told_of(row: Mapping[Any, Any]) -> dict[str, Any]:
     """What the chain says of a reviewer's row."""
     key = sha256(f"{row['tag']} {row['token']}".encode()).hexdigest()
     return {"role": row["role"], "groups": row["groups"], "token": f"sha256:{key}"}
-
-
-def _row(c: Connection, name: str) -> RowMapping | None:
-    if not name.isprintable():  # Postgres knows no zero byte
-        return None
-    return c.execute(sa.select(REVIEWERS).where(REVIEWERS.c.name == name)).mappings().one_or_none()
-
-
-def _person(row: RowMapping) -> Person:
-    return Person(row["name"], row["role"], frozenset(json.loads(row["groups"])))
 
 
 def _hash(secret: str) -> str:

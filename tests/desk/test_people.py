@@ -13,7 +13,8 @@ from argon2 import PasswordHasher
 
 from bayeslora_tool.desk import people as module
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import People, Person, SignInError, may
+from bayeslora_tool.desk.people import People, SignInError
+from bayeslora_tool.desk.roles import Person, may
 from tests.desk.filed import CHEAP, Later, file, meddle
 from tests.desk.postgres import Postgres
 

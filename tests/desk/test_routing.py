@@ -9,7 +9,7 @@ import pytest
 
 from bayeslora_tool.desk.inbox import Filter
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import Person
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.desk.routing import Route, route_of
 from bayeslora_tool.desk.server import Server
 from tests.desk.filed import APPROVE, CHEAP, Later, question, refused, steps

@@ -18,8 +18,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from bayeslora_tool.classifier import BayesLoRAClassifier
 from bayeslora_tool.desk.desk import Desk
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import Role
 from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.roles import Role
 from bayeslora_tool.desk.routing import Route
 from bayeslora_tool.graphs.escalation import create_escalation_graph
 from bayeslora_tool.graphs.runs import start

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from bayeslora_tool.desk.figures import OUTCOMES
-from bayeslora_tool.desk.people import Person
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.desk.span import span
 from bayeslora_tool.desk.statistics import Statistics, statistics
 from bayeslora_tool.serving.desk import plots

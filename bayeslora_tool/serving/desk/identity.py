@@ -15,7 +15,7 @@ from fastapi import Depends, HTTPException, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import FormData
 
-from bayeslora_tool.desk.people import Person
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.serving.desk.setting import Setting, setting_of
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "X-CSRF-Token"

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from bayeslora_tool.desk.people import Role
 from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.roles import Role
 from bayeslora_tool.desk.states import State
 from bayeslora_tool.desk.states import Step as StepName
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
-from bayeslora_tool.desk.people import may
 from bayeslora_tool.desk.review import FiledReview, digest_of
+from bayeslora_tool.desk.roles import may
 from bayeslora_tool.desk.states import UNDECIDED
 from bayeslora_tool.quoting import visible
 from bayeslora_tool.serving.desk import showing

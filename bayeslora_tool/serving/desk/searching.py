@@ -9,7 +9,7 @@ from fastapi import HTTPException, Query
 
 from bayeslora_tool.desk.inbox import Filter, Inbox
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import Person
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.desk.states import STATES, State
 
 Order = Literal["urgency", "doubt", "age", "recent"]

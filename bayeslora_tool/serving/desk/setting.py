@@ -10,8 +10,8 @@ from typing import cast
 from fastapi import Request
 
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import Person
 from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.policy import Policy
 from bayeslora_tool.serving.desk.binding import Binding
 

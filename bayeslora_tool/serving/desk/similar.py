@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import Person, may
 from bayeslora_tool.desk.review import FiledReview
+from bayeslora_tool.desk.roles import Person, may
 from bayeslora_tool.desk.steps import JOINED, read_joined
 from bayeslora_tool.desk.tables import REVIEWS
 from bayeslora_tool.workers import begin_anew_after_fork

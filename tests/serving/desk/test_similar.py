@@ -13,7 +13,7 @@ import pytest
 
 from bayeslora_tool import BayesLoRAClassifier
 from bayeslora_tool.desk.ledger import Ledger
-from bayeslora_tool.desk.people import Person
+from bayeslora_tool.desk.roles import Person
 from bayeslora_tool.serving.desk.similar import SimilarReviews
 from tests.desk.filed import APPROVE, REJECT, file, meddle
 
