@@ -131,7 +131,8 @@ def readable(setting: Setting, who: Visitor, name: str) -> FiledReview:
         HTTPException: It is not for them, or the id is none.
     """
     if not _ID.fullmatch(name):
-        raise HTTPException(404, f"there is no review {name!r:.40}; an id has 16 digits and letters")
+        message = f"there is no review {name!r:.40}; an id has 16 digits and letters"
+        raise HTTPException(404, message)
     found = setting.ledger.review(name)
     if not may(who.person, found, "read"):
         raise HTTPException(403, f"review {found.id} is for the group {found.group}")
