@@ -17,6 +17,7 @@ from langgraph.types import PregelTask, StateSnapshot
 from bayeslora_tool.agents.decision_record import fingerprint
 from bayeslora_tool.agents.dialogue import final_answer, message_id, user_request
 from bayeslora_tool.desk.answer import for_reviewers, tools_of
+from bayeslora_tool.desk.conversation import conversation
 from bayeslora_tool.desk.review import Question
 from bayeslora_tool.graphs.decision_event import text_marks
 from bayeslora_tool.graphs.gate import RESERVED
@@ -62,6 +63,7 @@ def questions(graph: str, view: ThreadView, saver: BaseCheckpointSaver[Any]) -> 
                     request=request,
                     schema=view.schemas[interrupt.id],
                     tool=tools_of(request),
+                    conversation=conversation(place.values),
                     **found._asdict(),
                 )
             )

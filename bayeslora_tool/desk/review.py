@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,6 +11,7 @@ from typing import Any
 
 from langgraph.types import Interrupt
 
+from bayeslora_tool.desk.conversation import Turn
 from bayeslora_tool.desk.states import State
 from bayeslora_tool.review.agui import agui_interrupts
 
@@ -70,6 +71,7 @@ class Question:
         key: Idempotency key of the gate, as in ``outcome["key"]``; None if the graph has none.
         text: What was scored, if the thread still has it.
         reason: Why a person is asked.
+        conversation: What was said on the thread lately; empty if it holds no messages.
         prediction: ``Prediction.to_dict()`` with the likeliest labels; None if there is no score.
         policy: ``policy_fingerprint`` of what decided to ask.
         audit: Whether the call has proceeded, and is asked about for the label only.
@@ -85,6 +87,7 @@ class Question:
     key: str | None = None
     text: str | None = None
     reason: str | None = None
+    conversation: Sequence[Turn] = ()
     prediction: Mapping[str, Any] | None = None
     policy: str | None = None
     audit: bool = False
@@ -220,6 +223,7 @@ def read_row(row: Mapping[Any, Any], problem: str | None = None) -> FiledReview:
         key=row["key"],
         text=value("text"),
         reason=value("reason"),
+        conversation=value("conversation") or (),
         prediction=value("prediction"),
         policy=row["policy"],
         filed_as=row["id"],

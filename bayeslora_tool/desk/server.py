@@ -16,6 +16,7 @@ from langgraph_sdk.errors import NotFoundError
 
 from bayeslora_tool.desk.answer import for_reviewers, shown_scores, tools_of
 from bayeslora_tool.desk.applying import Applied, Carrier, Result, apply_next
+from bayeslora_tool.desk.conversation import conversation
 from bayeslora_tool.desk.filing import found_in_graph
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.reconciling import Reconciled
@@ -164,6 +165,7 @@ class Server:
             request=request,
             schema=interrupt.get("response_schema"),
             tool=tools_of(request),
+            conversation=conversation(thread["values"]),
             **told,
         )
 

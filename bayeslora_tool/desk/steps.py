@@ -140,6 +140,7 @@ def _written(question: Question) -> dict[str, Any]:
     for column in ("schema", "text", "reason"):
         value = getattr(question, column)
         values[column] = None if value is None else canonical(value)
+    values["conversation"] = canonical(question.conversation) if question.conversation else None
     return values
 
 

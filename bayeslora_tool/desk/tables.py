@@ -49,6 +49,7 @@ REVIEWS = Table(
     Column("schema", Sealed),
     Column("text", Sealed),
     Column("reason", Sealed),
+    Column("conversation", Sealed),
     Column("prediction", Text),
     Column("policy", Text),
     Column("scored_by", Text),

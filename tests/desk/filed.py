@@ -46,6 +46,7 @@ def question(text: str = "odd", **changes: Any) -> Question:
         "key": f"key {text}",
         "text": text,
         "reason": "unsure",
+        "conversation": [{"by": "user", "text": text}],
         "prediction": prediction,
         "policy": policy_fingerprint(POLICY),
     }

@@ -20,6 +20,7 @@ from langgraph.types import Command
 
 from bayeslora_tool.agents.answer_gate import AnswerGate
 from bayeslora_tool.agents.middleware import UncertaintyGate
+from bayeslora_tool.desk.conversation import LATEST, LONGEST, conversation
 from bayeslora_tool.desk.desk import Desk
 from bayeslora_tool.desk.ledger import Ledger
 from bayeslora_tool.desk.review import digest_of
@@ -92,6 +93,40 @@ def test_of_an_agent_the_calls_score_and_text_are_found(ledger: Ledger) -> None:
     assert review.reason is not None
     assert "disagree" in review.reason
     assert review.key is not None
+
+
+def test_a_reviewer_is_told_what_was_said_before(ledger: Ledger) -> None:
+    desk = Desk(ledger)
+    scene = Scene(ledger)
+    start(scene.graph, {"text": "vague"}, on(2))
+    (name,) = pending(scene.graph, on(2))
+    question = scene.graph.get_state(on(2)).tasks[0].interrupts[0].value
+    resume(scene.graph, on(2), {name: "odd"})
+    (review,) = ledger.reviews()
+    first, asked, last = review.conversation
+    assert (first, last) == ({"by": "user", "text": "vague"}, {"by": "user", "text": "odd"})
+    assert asked["by"] == "agent"
+    assert asked["text"] in str(question)
+    gate = UncertaintyGate(FakeClassifier(by_words), POLICY)
+    graph = desk.watch(agent(gate, script=[AIMessage("hello"), ORDERS]), name="a")
+    told = [("system", "be terse"), ("user", "clear " * 1000)]
+    graph.invoke({"messages": told}, on(3))
+    start(graph, {"messages": [("user", "odd")]}, on(3))
+    (review,) = ledger.reviews(graph="a")
+    assert [turn["by"] for turn in review.conversation] == ["user", "agent", "user", "agent"]
+    long, hello, odd, call = (turn["text"] for turn in review.conversation)
+    assert (len(long), hello, odd) == (LONGEST + 3, "hello", "odd")
+    assert call == 'order {"item": "tea"}\norder {"item": "ham"}'
+
+
+def test_only_the_latest_turns_are_kept_whatever_the_state() -> None:
+    many = [{"type": "human", "content": str(i)} for i in range(30)]
+    kept = conversation({"messages": many})
+    assert [turn["text"] for turn in kept] == [str(i) for i in range(30 - LATEST, 30)]
+    result = {"type": "tool", "content": "ok", "name": "order", "tool_call_id": "1"}
+    assert conversation({"messages": [result]}) == [{"by": "order", "text": "ok"}]
+    for strange in (None, [], {}, {"messages": None}, {"messages": [7]}, {"messages": ["", " "]}):
+        assert conversation(strange) == []
 
 
 def test_calls_that_are_asked_about_one_by_one_are_reviews_of_their_own(ledger: Ledger) -> None:

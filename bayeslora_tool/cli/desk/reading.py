@@ -126,6 +126,8 @@ def show(
             _line("may be", ", ".join(action.allowed))
         for shown in _described(review):
             out.print(visible(shown), markup=False, highlight=False, soft_wrap=True)
+        for turn in review.conversation if len(review.conversation) > 1 else ():
+            _line(f"{one_line(turn['by'], 40)} said", turn["text"])
         if review.policy is not None:
             _line("policy", review.policy)
         if review.answer is not None:

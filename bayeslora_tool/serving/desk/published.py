@@ -53,6 +53,9 @@ class Review(Summary):
     digest: str = Field(description="SHA-256 of the request: what an answer counts for.")
     request: dict[str, Any] = Field(description="As the graph asks: a HITLRequest, for example.")
     answers: dict[str, Any] | None = Field(description="JSON schema of what may be answered.")
+    conversation: list[dict[str, str]] = Field(
+        description="The latest turns of its thread: by whom (user, agent or a tool), and text."
+    )
     prediction: dict[str, Any] | None
     policy: str | None = Field(description="Fingerprint of what decided to ask.")
     answer: Any = Field(description="That counts.")

@@ -57,7 +57,9 @@ def filed(door: Door, text: str) -> list[FiledReview]:
         name: text.encode("utf-8", "replace").decode().replace("\0", "")
         for name in ("tool", "graph", "thread", "key", "policy")
     }
-    about_label = question(text, **named, reason=text, interrupt="label")
+    about_label = question(
+        text, **named, reason=text, interrupt="label", conversation=2 * [{"by": text, "text": text}]
+    )
     about = {**named, "thread": "t", "interrupt": "call", **hostile(text)}
     calls = replace(question(), **about)
     settled = question(text + "!", **named, interrupt="settled")

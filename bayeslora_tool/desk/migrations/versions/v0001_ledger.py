@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("schema", sa.Text),
         sa.Column("text", sa.Text),
         sa.Column("reason", sa.Text),
+        sa.Column("conversation", sa.Text),
         sa.Column("prediction", sa.Text),
         sa.Column("policy", sa.Text),
         sa.Column("scored_by", sa.Text),
